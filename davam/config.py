@@ -1,0 +1,152 @@
+"""Typed settings: a frozen pydantic base, YAML layers merged by OmegaConf, and errors that a person can act on.
+
+This module knows no model; `davam.recipe` assembles the parts' own schemas.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, ValidationError
+from yaml import YAMLError
+
+from davam.errors import ConfigError
+
+
+class Frozen(BaseModel):
+    """Base of every schema: no unknown keys, no changes after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Schema = TypeVar("Schema", bound=Frozen)
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the package, sorted."""
+    folder = resources.files("davam") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The plain settings of a shipped preset, or of a YAML file when the name is a path.
+
+    Raises ConfigError for a name that neither ships nor exists, and for a file that is not YAML.
+    """
+    if name in preset_names():
+        text = (resources.files("davam") / "presets" / f"{name}.yaml").read_text("utf-8")
+    elif name.endswith((".yaml", ".yml")) and Path(name).is_file():
+        text = Path(name).read_text("utf-8")
+    else:
+        raise ConfigError(f"--preset {name}: no such preset{_nearest(name, preset_names())}; "
+                          f"shipped are {', '.join(preset_names())}; a path to a .yaml file works too")  # fmt: skip
+    try:
+        return _plain(OmegaConf.create(text))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"--preset {name}: not readable as YAML: {error}") from None
+
+
+def merge(layers: Iterable[Mapping[str, Any]], overrides: Sequence[str]) -> dict[str, Any]:
+    """The plain settings after all layers, left to right, and then the `key=value` overrides.
+
+    A layer or override that sets a different `kind` replaces that whole block, so that no key of the other
+    kind is left over. Raises ConfigError for an override that is not `key=value`.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merge_block(merged, layer)
+    for override in sorted(overrides, key=lambda text: not text.split("=", 1)[0].endswith(".kind")):
+        key, equals, _ = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{override!r}: overrides are written key=value, e.g. model.codebook_size=256")
+        try:
+            merged = _merge_block(merged, _plain(OmegaConf.from_dotlist([override])))
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise ConfigError(f"{override!r}: cannot be read: {error}") from None
+    return merged
+
+
+def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
+    """The validated settings. Raises ConfigError that names each wrong key, its value and the nearest valid key."""
+    try:
+        return schema.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [_explain(schema, values, item) for item in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Dotted keys with their old and new value, for every leaf in which two settings differ."""
+    flat_old, flat_new = dict(_leaves(old)), dict(_leaves(new))
+    keys = sorted(flat_old.keys() | flat_new.keys())
+    return [f"{key} {flat_old.get(key, 'unset')} -> {flat_new.get(key, 'unset')}"
+            for key in keys if flat_old.get(key, "unset") != flat_new.get(key, "unset")]  # fmt: skip
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    values = OmegaConf.to_container(config, resolve=True)
+    if not isinstance(values, dict):
+        raise ConfigError(f"settings are a mapping of keys, not {type(values).__name__}")
+    return {str(key): value for key, value in values.items()}
+
+
+def _merge_block(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in layer.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            other_kind = "kind" in value and "kind" in old and value["kind"] != old["kind"]
+            merged[key] = dict(value) if other_kind else _merge_block(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _explain(schema: type[Frozen], values: Mapping[str, Any], item: Any) -> str:
+    path = _config_path(values, item["loc"])
+    key = ".".join(path)
+    if item["type"] == "extra_forbidden":
+        near = _nearest(path[-1], _known_keys(schema, values, path[:-1]))
+        return f"{key}: unknown key{near}"
+    if item["type"] == "missing":
+        return f"{key}: required and not set; choose a preset that sets it, or add {key}=VALUE"
+    return f"{key}={item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _config_path(values: Any, location: Sequence[str | int]) -> list[str]:
+    """The path as the user wrote it: pydantic puts the tag of a union member into the location; we drop it."""
+    path: list[str] = []
+    for part in location:
+        if isinstance(values, Mapping) and part not in values and values.get("kind") == part:
+            continue
+        path.append(str(part))
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return path
+
+
+def _known_keys(schema: Any, values: Any, path: Sequence[str]) -> list[str]:
+    for part in path:
+        schema = schema.model_fields[part].annotation
+        values = values.get(part, {})
+        members = [m for m in getattr(schema, "__args__", ()) if hasattr(m, "model_fields")]
+        if members:
+            kind = values.get("kind")
+            schema = next((m for m in members if m.model_fields["kind"].default == kind), members[0])
+    return list(schema.model_fields)

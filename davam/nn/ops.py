@@ -1,0 +1,136 @@
+"""Every formula of the paper as a pure function, in fp32 inside.
+
+Legend: B rows, T source positions, S target positions, N any flat index, H hidden, D code dim, K codes, V words.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@contextlib.contextmanager
+def full_fp32(device_type: str) -> Iterator[None]:
+    """A context in which matrix products are true fp32: autocast off, TF32 off.
+
+    A distance rounded to bf16 or TF32 moves 8-80% of the codes of models whose states are not normalised.
+    """
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
+def nearest_code(h_ND: Tensor, code_KD: Tensor) -> Tensor:
+    """Index of the closest code for each state, z_N. Eq. (6). fp32; ties go to the lowest index."""
+    with full_fp32(h_ND.device.type):
+        h_ND, code_KD = h_ND.float(), code_KD.float()
+        # |h|^2 is the same for every code, so it is left out of the comparison.
+        score_NK = torch.addmm(code_KD.square().sum(1), h_ND, code_KD.T, beta=1, alpha=-2)
+        return score_NK.argmin(1)
+
+
+def straight_through(h_BTD: Tensor, quant_BTD: Tensor) -> Tensor:
+    """The codes' vectors, with the gradient copied to the states (straight-through estimator)."""
+    return h_BTD + (quant_BTD - h_BTD).detach()
+
+
+def commitment(h_BTD: Tensor, quant_BTD: Tensor, mask_BT: Tensor, reduction: str) -> Tensor:
+    """Distance of states to their codes per sentence, commit_B, second term of Eq. (8) without beta.
+
+    Summed over positions; over D it is summed (`sum`, the paper's norm) or averaged (`mean`).
+    """
+    square_BTD = (h_BTD - quant_BTD.detach()).square()
+    square_BT = square_BTD.sum(-1) if reduction == "sum" else square_BTD.mean(-1)
+    return (square_BT * mask_BT).sum(1)
+
+
+def length_mask(length_B: Tensor, width: int) -> Tensor:
+    """True at the real positions, mask_BT, for the given row lengths."""
+    return torch.arange(width, device=length_B.device)[None, :] < length_B[:, None]
+
+
+def inverse_cdf(logits_BK: Tensor, uniform_B: Tensor, temperature: float = 1.0) -> Tensor:
+    """One draw per row from softmax(logits / temperature), index_B, by inverting the cumulative distribution.
+
+    A row's draw depends on its own logits and its own uniform number alone.
+    """
+    cdf_BK = torch.softmax(logits_BK.float() / temperature, dim=-1).cumsum(-1)
+    draw_B1 = torch.searchsorted(cdf_BK, uniform_B[:, None] * cdf_BK[:, -1:], right=True)
+    # Rounding at the upper end must not select a code of probability zero.
+    last_B1 = (cdf_BK < cdf_BK[:, -1:]).sum(-1, keepdim=True)
+    return torch.minimum(draw_B1, last_B1).squeeze(1)
+
+
+def gated(h_NC2: Tensor) -> Tensor:
+    """tanh of the first half of the channels times the sigmoid of the second: PixelCNN's gate."""
+    a_NC, b_NC = h_NC2.chunk(2, dim=-1)
+    return torch.tanh(a_NC) * torch.sigmoid(b_NC)
+
+
+def kmeans(h_ND: Tensor, codes: int, rng: np.random.Generator, iterations: int = 20) -> tuple[Tensor, Tensor]:
+    """Centres code_KD and their shares of the states share_K, by Lloyd's algorithm from k-means++ seeds.
+
+    Equal states are merged first and weighted, so that repeated words do not take several centres. With fewer
+    distinct states than codes the remaining centres are states moved by a small jitter.
+    """
+    point_ND, weight_N = torch.unique(h_ND.float().cpu(), dim=0, return_counts=True)
+    weight_N = weight_N.float()
+    centre_KD = _spread_seeds(point_ND, weight_N, codes, rng)
+    for _ in range(iterations):
+        z_N = nearest_code(point_ND, centre_KD)
+        mass_K = torch.zeros(codes).index_add_(0, z_N, weight_N)
+        sum_KD = torch.zeros_like(centre_KD).index_add_(0, z_N, point_ND * weight_N[:, None])
+        centre_KD = torch.where(mass_K[:, None] > 0, sum_KD / mass_K.clamp_min(1e-9)[:, None], centre_KD)
+        centre_KD = _refill_empty(centre_KD, mass_K, point_ND, z_N, weight_N)
+    z_N = nearest_code(point_ND, centre_KD)
+    mass_K = torch.zeros(codes).index_add_(0, z_N, weight_N)
+    return centre_KD, mass_K / mass_K.sum()
+
+
+def _spread_seeds(point_ND: Tensor, weight_N: Tensor, codes: int, rng: np.random.Generator) -> Tensor:
+    first = int(rng.choice(len(point_ND), p=_probabilities(weight_N)))
+    chosen = [first]
+    distance_N = (point_ND - point_ND[first]).square().sum(1)
+    for _ in range(min(codes, len(point_ND)) - 1):
+        chosen.append(int(rng.choice(len(point_ND), p=_probabilities(distance_N * weight_N))))
+        distance_N = torch.minimum(distance_N, (point_ND - point_ND[chosen[-1]]).square().sum(1))
+    seeds_KD = point_ND[chosen]
+    missing = codes - len(chosen)
+    if missing:
+        extra_KD = point_ND[rng.integers(len(point_ND), size=missing)]
+        jitter = torch.from_numpy(rng.standard_normal(extra_KD.shape).astype(np.float32))
+        seeds_KD = torch.cat([seeds_KD, extra_KD + 0.01 * jitter])
+    return seeds_KD
+
+
+def _probabilities(weight_N: Tensor) -> np.ndarray:
+    weights = weight_N.double().numpy()
+    if weights.sum() <= 0:  # every point coincides with a chosen seed
+        weights = np.ones_like(weights)
+    return weights / weights.sum()
+
+
+def _refill_empty(centre_KD: Tensor, mass_K: Tensor, point_ND: Tensor, z_N: Tensor, weight_N: Tensor) -> Tensor:
+    """Centres without states move to the states that are worst served, heaviest error first."""
+    empty = (mass_K == 0).nonzero().squeeze(1)
+    if not len(empty):
+        return centre_KD
+    error_N = (point_ND - centre_KD[z_N]).square().sum(1) * weight_N
+    worst = error_N.topk(min(len(empty), len(error_N))).indices
+    worst = worst[error_N[worst] > 0]
+    centre_KD = centre_KD.clone()
+    centre_KD[empty[: len(worst)]] = point_ND[worst]
+    return centre_KD
+
+
+def sum_nll(logits_BTV: Tensor, target_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """-log p of each row's targets in nats, summed over its real positions, nll_B."""
+    nll_BT = F.cross_entropy(logits_BTV.float().transpose(1, 2), target_BT, reduction="none")
+    return (nll_BT * mask_BT).sum(1)

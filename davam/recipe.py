@@ -1,0 +1,134 @@
+"""The recipe (what is built: hashed into every fingerprint) and the execution (how: never hashed)."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from davam import config
+from davam.config import Frozen
+from davam.families import FamilyConfig
+from davam.nn.priors import PriorConfig
+
+
+class Sgd(Frozen):
+    """SGD without momentum and the baselines' plateau rule: halve and reload the best weights, stop after `decays`."""
+
+    kind: Literal["sgd"] = "sgd"
+    lr: float = Field(1.0, gt=0)
+    patience_epochs: int = Field(2, ge=1)
+    first_decay_epoch: int = Field(15, ge=0, description="no decay before this epoch (0-based)")
+    decay: float = Field(0.5, gt=0, lt=1)
+    decays: int = Field(5, ge=1)
+
+
+class AdamW(Frozen):
+    """AdamW with linear warm-up of the learning rate and a cosine decay to `final_lr_share`."""
+
+    kind: Literal["adamw"] = "adamw"
+    lr: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_steps: int = Field(20, ge=0)
+    final_lr_share: float = Field(0.05, ge=0, le=1)
+
+
+OptimizerConfig = Annotated[Sgd | AdamW, Field(discriminator="kind")]
+
+
+class TrainConfig(Frozen):
+    """One stage's training. `batch_rows` is the global batch: the number of workers never changes it."""
+
+    epochs: int = Field(ge=1)
+    batch_rows: int = Field(32, ge=1)
+    optimizer: OptimizerConfig
+    clip_norm: float = Field(5.0, gt=0)
+    output_precision: Literal["fp32", "bf16", "auto"] = Field(
+        "fp32", description="arithmetic of the output layer's matrix products; auto: bf16 where the hardware has it"
+    )
+
+
+class GrammarData(Frozen):
+    """The embedded corpus, drawn from the project's own grammar."""
+
+    kind: Literal["grammar"] = "grammar"
+    train_rows: int = Field(20_000, ge=1)
+    valid_rows: int = Field(1_000, ge=1)
+    test_rows: int = Field(1_000, ge=1)
+    max_tokens: int = Field(32, ge=1)
+
+
+class FileData(Frozen):
+    """A corpus in files: text, JSONL or Parquet, at any URI; a file, a folder or a glob for each split.
+
+    Without `valid` and `test`, the rows of `train` are split by the hash of their text.
+    """
+
+    kind: Literal["files"] = "files"
+    root: str = Field("", description="prefix of the three paths; not part of the recipe's identity")
+    train: str
+    valid: str | None = None
+    test: str | None = None
+    format: Literal["auto", "text", "jsonl", "parquet"] = "auto"
+    text_column: str = "text"
+    valid_share: float = Field(0.05, ge=0, lt=0.5)
+    test_share: float = Field(0.05, ge=0, lt=0.5)
+    max_tokens: int = Field(200, ge=1, description="longer rows are dropped and counted")
+
+    @model_validator(mode="after")
+    def _splits_come_together(self) -> "FileData":
+        if (self.valid is None) != (self.test is None):
+            raise ValueError("valid and test are given together, or neither (then train is split by content hash)")
+        return self
+
+
+DataConfig = Annotated[GrammarData | FileData, Field(discriminator="kind")]
+
+
+class TokenizerConfig(Frozen):
+    """Word level as in the paper, or byte-level BPE (lossless) for open text."""
+
+    kind: Literal["word", "bpe"] = "word"
+    vocab_size: int | None = Field(None, ge=5)
+    min_count: int = Field(1, ge=1)
+
+
+class SampleConfig(Frozen):
+    """The sample that a run draws and judges."""
+
+    rows: int = Field(1_000, ge=1)
+    temperature: float = Field(1.0, gt=0)
+
+
+class Recipe(Frozen):
+    """Everything that decides what is built. Equal recipes on equal data give equal results."""
+
+    seed: int = Field(0, ge=0)
+    data: DataConfig = GrammarData()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: FamilyConfig
+    stage_one: TrainConfig
+    prior: PriorConfig
+    stage_two: TrainConfig
+    samples: SampleConfig = SampleConfig()
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as plain data, for printing, hashing and model folders."""
+        return self.model_dump(mode="json")
+
+
+class Execution(Frozen):
+    """How a run is carried out; changing it never changes a fingerprint."""
+
+    store: str = "davam_store"
+    workers: int = Field(1, ge=1)
+    gpu: bool = False
+    cpus_per_worker: int = Field(1, ge=1)
+    max_failures: int = Field(3, ge=0)
+    checkpoint_every_s: float = Field(60.0, gt=0)
+    force: tuple[str, ...] = ()
+
+
+def load_recipe(presets: Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
+    """The validated recipe of presets (left to right) and `key=value` overrides. Raises ConfigError."""
+    layers = [config.read_preset(name) for name in presets]
+    return config.validate(Recipe, config.merge(layers, overrides))
