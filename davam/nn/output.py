@@ -1,10 +1,10 @@
 """The output layer: from decoder states to words, without ever holding all logits of a batch.
 
-`LinearNll` computes the loss and its gradients block by block of rows, so that the logits stay in the cache and a
-batch needs no N x V memory. With a shortlist the layer is a two-level softmax (Grave et al., 2017, without the
-narrower tail): frequent words and one "rare" symbol first, the rare words after it. Both forms are exact.
+`LinearNll` computes the loss and its gradients block by block of rows, so that a batch needs no N x V memory.
+With a shortlist the layer is a two-level softmax (Grave et al., 2017, without the narrower tail): frequent words
+and one "rare" symbol first, the rare words after it. Both forms are normalised exactly.
 
-Legend: N positions, C input channels, V words, M members of one softmax.
+Legend: B rows, N positions, C input channels, V words, M members of one softmax.
 """
 
 from typing import Any
@@ -15,7 +15,9 @@ from torch.nn import functional as F
 
 from davam.nn import ops
 
-BLOCK_LOGITS = 1 << 19  # logits held at once: 2 MB, a core's cache
+BLOCK_LOGITS = 1 << 22  # logits held at once: 16 MB
+# Matrix products of 16 rows and more round a row the same way whatever the other rows are; smaller ones do not.
+ROW_MULTIPLE = 16
 
 
 def bf16_is_fast(device: torch.device) -> bool:
@@ -27,24 +29,128 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 
 class LinearNll(torch.autograd.Function):
-    """-log softmax(h W^T + b)[target] for each row, with gradients computed in the forward pass.
+    """Weighted sum of -log softmax(h W^T + b)[target], and the same per row without a gradient.
 
-    The gradient of row n is scaled by `scale_N` in the forward pass, because the loss of a row enters the total
-    with a known weight; backward then only needs the common factor of the rows.
+    The gradients are computed together with the loss, while a block's logits are at hand: three matrix products
+    a block instead of four, and no stored logits. That is possible because the rows' weights are known beforehand.
+    Softmax and loss are fp32; `dtype` is that of the matrix products alone.
     """
 
     @staticmethod
-    def forward(ctx: Any, h_NC: Tensor, weight_MC: Tensor, bias_M: Tensor, target_N: Tensor, bf16: bool) -> Tensor:
-        """nll_N in fp32."""
-        product_dtype = torch.bfloat16 if bf16 else torch.float32
-        matrix_MC = weight_MC.detach().to(product_dtype)
-        state_NC = h_NC.detach().to(product_dtype)
-        ctx.save_for_backward(state_NC, matrix_MC, bias_M.detach(), target_N)
+    def forward(ctx: Any, h_NC: Tensor, weight_MC: Tensor, bias_M: Tensor, target_N: Tensor, weight_N: Tensor,
+                dtype: torch.dtype) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """(sum over n of weight_N * nll_N, nll_N), both fp32."""
+        matrix_MC, state_NC = weight_MC.to(dtype), h_NC.to(dtype)
+        grad_h_NC, grad_w_MC = torch.empty_like(h_NC), torch.zeros_like(weight_MC)
+        grad_b_M, nll_N = torch.zeros_like(bias_M), torch.empty_like(weight_N)
         block = max(16, BLOCK_LOGITS // len(weight_MC))
-        nll_N = torch.empty(len(h_NC), device=h_NC.device)
         for start in range(0, len(h_NC), block):
             rows = slice(start, start + block)
-            logits_NM = torch.addmm(bias_M.detach(), state_NC[rows], matrix_MC.T).float() if not bf16 else (
-                (state_NC[rows] @ matrix_MC.T).float() + bias_M.detach())  # fmt: skip
-            nll_N[rows] = F.cross_entropy(logits_NM, target_N[rows], reduction="none")
-        return nll_N
+            logits_NM = _logits(state_NC[rows], matrix_MC, bias_M)
+            target_N1 = target_N[rows, None]
+            picked_N1 = logits_NM.gather(1, target_N1)
+            norm_N1 = logits_NM.logsumexp(1, keepdim=True)
+            nll_N[rows] = (norm_N1 - picked_N1).squeeze(1)
+            delta_NM = logits_NM.sub_(norm_N1).exp_()
+            delta_NM.scatter_add_(1, target_N1, torch.full_like(norm_N1, -1.0)).mul_(weight_N[rows, None])
+            grad_b_M += delta_NM.sum(0)
+            delta_NM = delta_NM.to(dtype)
+            grad_h_NC[rows] = (delta_NM @ matrix_MC).to(h_NC.dtype)
+            if dtype == weight_MC.dtype:
+                grad_w_MC.addmm_(delta_NM.T, state_NC[rows])
+            else:
+                grad_w_MC += (delta_NM.T @ state_NC[rows]).to(weight_MC.dtype)
+        ctx.save_for_backward(grad_h_NC, grad_w_MC, grad_b_M)
+        ctx.mark_non_differentiable(nll_N)
+        return (nll_N * weight_N).sum(), nll_N
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The stored gradients times the gradient of the weighted sum."""
+        grad_h_NC, grad_w_MC, grad_b_M = ctx.saved_tensors
+        return grad_h_NC * grads[0], grad_w_MC * grads[0], grad_b_M * grads[0], None, None, None
+
+
+def _logits(h_NC: Tensor, weight_MC: Tensor, bias_M: Tensor) -> Tensor:
+    if h_NC.dtype == bias_M.dtype:
+        return torch.addmm(bias_M, h_NC, weight_MC.T)
+    return (h_NC @ weight_MC.T).float().add_(bias_M)
+
+
+class Softmax(nn.Module):
+    """One linear softmax over M members."""
+
+    def __init__(self, channels: int, members: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, members)
+        self.dtype = torch.float32
+
+    def nll(self, h_NC: Tensor, target_N: Tensor, weight_N: Tensor) -> tuple[Tensor, Tensor]:
+        """(weighted sum with gradient, nll_N without), nats."""
+        if torch.is_grad_enabled():
+            result = LinearNll.apply(h_NC, self.linear.weight, self.linear.bias, target_N, weight_N, self.dtype)
+            return result[0], result[1]
+        nll_N = torch.empty_like(weight_N)
+        block = max(16, BLOCK_LOGITS // self.linear.out_features)
+        for start in range(0, len(h_NC), block):
+            rows = slice(start, start + block)
+            nll_N[rows] = F.cross_entropy(self.logits(h_NC[rows]), target_N[rows], reduction="none")
+        return (nll_N * weight_N).sum(), nll_N
+
+    def logits(self, h_NC: Tensor) -> Tensor:
+        """logits_NM in fp32."""
+        return _logits(h_NC.to(self.dtype), self.linear.weight.to(self.dtype), self.linear.bias)
+
+
+class OutputLayer(nn.Module):
+    """p(word | state): one softmax, or two levels when `shortlist` is under the vocabulary's size (0: one level).
+
+    Words are ordered by frequency, so that the first `shortlist` ids cover most of a text.
+    """
+
+    def __init__(self, channels: int, vocab_size: int, shortlist: int) -> None:
+        super().__init__()
+        self.shortlist = shortlist if 0 < shortlist < vocab_size else vocab_size
+        self.head = Softmax(channels, self.shortlist + (self.shortlist < vocab_size))
+        self.tail = Softmax(channels, vocab_size - self.shortlist) if self.shortlist < vocab_size else None
+
+    def set_precision(self, precision: str) -> None:
+        """Choose the arithmetic of the matrix products: fp32, bf16, or auto (bf16 where it is fast)."""
+        device = self.head.linear.weight.device
+        bf16 = precision == "bf16" or (precision == "auto" and bf16_is_fast(device))
+        for part in (self.head, self.tail):
+            if part is not None:
+                part.dtype = torch.bfloat16 if bf16 else torch.float32
+
+    def nll(self, h_NC: Tensor, target_N: Tensor, weight_N: Tensor) -> tuple[Tensor, Tensor]:
+        """(sum of weight_N * nll_N with gradient, nll_N without), nats."""
+        total, nll_N = self.head.nll(h_NC, target_N.clamp_max(self.shortlist), weight_N)
+        rare = (target_N >= self.shortlist).nonzero().squeeze(1)
+        if self.tail is None or not len(rare):
+            return total, nll_N
+        # index_select has a cheap backward pass, unlike indexing by a mask.
+        part, nll_R = self.tail.nll(h_NC.index_select(0, rare), target_N[rare] - self.shortlist, weight_N[rare])
+        return total + part, nll_N.index_add(0, rare, nll_R)
+
+    def log_probs(self, h_NC: Tensor) -> Tensor:
+        """ln p of every word, logp_NV in fp32."""
+        head_NM = self.head.logits(h_NC).log_softmax(-1)
+        if self.tail is None:
+            return head_NM
+        tail_NM = self.tail.logits(h_NC).log_softmax(-1) + head_NM[:, -1:]
+        return torch.cat([head_NM[:, :-1], tail_NM], dim=1)
+
+    def sample(self, h_BC: Tensor, uniform_B2: Tensor, temperature: float) -> Tensor:
+        """One word per row by inverse CDF, word_B; the second uniform number serves the second level.
+
+        At temperature 1 the rare words are computed only for the rows that drew the rare symbol.
+        """
+        if self.tail is None or temperature != 1.0:
+            return ops.inverse_cdf(self.log_probs(h_BC), uniform_B2[:, 0], temperature)
+        word_B = ops.inverse_cdf(self.head.logits(h_BC), uniform_B2[:, 0])
+        rare = (word_B == self.shortlist).nonzero().squeeze(1)
+        if not len(rare):
+            return word_B
+        padded = F.pad(rare, (0, -len(rare) % ROW_MULTIPLE))
+        logits_RM = self.tail.logits(h_BC[padded])[: len(rare)]
+        return word_B.index_copy(0, rare, self.shortlist + ops.inverse_cdf(logits_RM, uniform_B2[rare, 1]))
