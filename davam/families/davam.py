@@ -20,7 +20,7 @@ from davam.nn import ops
 from davam.nn.attention import POSITION_STD, Positions
 from davam.nn.backbones import EncoderKind, build_encoder
 from davam.nn.codebook import Codebook, CodeStats
-from davam.nn.decoder import FeedDecoder, Memory, ParallelDecoder
+from davam.nn.decoder import FeedDecoder, ParallelDecoder
 from davam.nn.noise import RowNoise, Stream, generator
 from davam.nn.output import OutputLayer
 from davam.objectives import commit_weight
@@ -113,7 +113,7 @@ class Davam(Trainable):
         """Eq. (8): reconstruction plus weighted commitment, summed over rows; sums of the measures."""
         quantize = clock.epoch >= self.config.continuous_epochs
         word_B = batch.length_B - 1
-        words_BT = batch.tokens_BS[:, :-1].masked_fill(batch.tokens_BS[:, :-1] == EOS_ID, PAD_ID)
+        words_BT = batch.tokens_BS[:, :-1]
         mask_BT = ops.length_mask(word_B, words_BT.shape[1])
         h_BTD = self.states(words_BT, word_B)
         stats, commit_B, quant_BTD = None, torch.zeros_like(batch.weight_B), h_BTD
@@ -216,22 +216,14 @@ class Davam(Trainable):
         state = self.decoder.start(rows, memory.quant_BTD)
         for step in range(widest):
             feature_BC, state = self.decoder.step(self.decoder_embedding(word_B), step, memory, state)
-            word_B = self._choose(feature_BC, None if uniform_BS2 is None else uniform_BS2[:, step], temperature)
-            real = alive_B.float()
-            nats_B += self.output.nll(feature_BC, word_B, real)[1] * real
+            if uniform_BS2 is None:
+                word_B, step_nats_B = self.output.greedy(feature_BC)
+            else:
+                word_B, step_nats_B = self.output.sample(feature_BC, uniform_BS2[:, step], temperature)
+            nats_B += step_nats_B * alive_B
             tokens_BS[:, step] = word_B * alive_B
             count_B += alive_B
             alive_B = alive_B & (word_B != EOS_ID)
             if not alive_B.any():
                 break
         return Decoded(tokens_BS[:, : step + 1], count_B, nats_B, alive_B)
-
-    def _choose(self, feature_BC: Tensor, uniform_B2: Tensor | None, temperature: float) -> Tensor:
-        if uniform_B2 is None:
-            return self.output.greedy(feature_BC)
-        return self.output.sample(feature_BC, uniform_B2, temperature)
-
-    def memory_of(self, codes_BT: Tensor, length_B: Tensor) -> Memory:
-        """The decoder's memory of given codes."""
-        mask_BT = ops.length_mask(length_B, codes_BT.shape[1])
-        return self.decoder.memory(self.codebook.vectors(codes_BT), mask_BT)

@@ -140,17 +140,43 @@ class OutputLayer(nn.Module):
         tail_NM = self.tail.logits(h_NC).log_softmax(-1) + head_NM[:, -1:]
         return torch.cat([head_NM[:, :-1], tail_NM], dim=1)
 
-    def sample(self, h_BC: Tensor, uniform_B2: Tensor, temperature: float) -> Tensor:
-        """One word per row by inverse CDF, word_B; the second uniform number serves the second level.
+    def sample(self, h_BC: Tensor, uniform_B2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """One word per row by inverse CDF, and its nats at temperature 1: (word_B, nats_B).
 
-        At temperature 1 the rare words are computed only for the rows that drew the rare symbol.
+        The second uniform number serves the second level. At temperature 1 the rare words are computed only for
+        the rows that drew the rare symbol.
         """
         if self.tail is None or temperature != 1.0:
-            return ops.inverse_cdf(self.log_probs(h_BC), uniform_B2[:, 0], temperature)
-        word_B = ops.inverse_cdf(self.head.logits(h_BC), uniform_B2[:, 0])
+            return _draw(self.log_probs(h_BC), uniform_B2[:, 0], temperature)
+        word_B, nats_B = _draw(self.head.logits(h_BC).log_softmax(-1), uniform_B2[:, 0], 1.0)
         rare = (word_B == self.shortlist).nonzero().squeeze(1)
         if not len(rare):
-            return word_B
+            return word_B, nats_B
+        rare_R, nats_R = _draw(self._tail_log_probs(h_BC, rare), uniform_B2[rare, 1], 1.0)
+        return word_B.index_copy(0, rare, self.shortlist + rare_R), nats_B.index_add(0, rare, nats_R)
+
+    def greedy(self, h_BC: Tensor) -> tuple[Tensor, Tensor]:
+        """The likeliest word per row and its nats, (word_B, nats_B); the rare words only where they could win."""
+        head_BM = self.head.logits(h_BC).log_softmax(-1)
+        best_B, word_B = head_BM[:, : self.shortlist].max(1)
+        if self.tail is None:
+            return word_B, -best_B
+        rare = (head_BM[:, -1] > best_B).nonzero().squeeze(1)
+        if not len(rare):
+            return word_B, -best_B
+        tail_R, rare_R = self._tail_log_probs(h_BC, rare).max(1)
+        tail_R = tail_R + head_BM[rare, -1]
+        wins = tail_R > best_B[rare]
+        word_B = word_B.index_copy(0, rare, torch.where(wins, self.shortlist + rare_R, word_B[rare]))
+        return word_B, -best_B.index_copy(0, rare, torch.maximum(tail_R, best_B[rare]))
+
+    def _tail_log_probs(self, h_BC: Tensor, rare: Tensor) -> Tensor:
+        """ln p(word | rare) of the chosen rows, logp_RM."""
+        assert self.tail is not None
         padded = F.pad(rare, (0, -len(rare) % ROW_MULTIPLE))
-        logits_RM = self.tail.logits(h_BC[padded])[: len(rare)]
-        return word_B.index_copy(0, rare, self.shortlist + ops.inverse_cdf(logits_RM, uniform_B2[rare, 1]))
+        return self.tail.logits(h_BC[padded])[: len(rare)].log_softmax(-1)
+
+
+def _draw(logp_BM: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    word_B = ops.inverse_cdf(logp_BM, uniform_B, temperature)
+    return word_B, -logp_BM.gather(1, word_B[:, None]).squeeze(1)

@@ -1,0 +1,166 @@
+"""The training loop of any stage of any family: one process or many, with two injected callables.
+
+It knows neither Ray nor paths. `hooks.report` gets a dictionary for the progress line, `hooks.save` persists the
+state. Each epoch's batches come from the plan, so a resumed run repeats the unbroken one exactly.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from davam.data.batches import Batch, Indices, Rows, plan_epoch, plan_in_order, row_noise, take_slice, to_device
+from davam.errors import TrainingError
+from davam.families.base import Clock, StepTerms, Trainable, Workers
+from davam.nn.noise import Stream, generator
+from davam.recipe import TrainConfig
+from davam.train import comm
+from davam.train.optim import learning_rate
+from davam.train.state import TrainState
+
+CHECK_EVERY_STEPS = 10  # how often the workers ask rank 0 whether to save and whether to stop
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls outside itself. `due` (asked on rank 0 only) says whether it is time to save."""
+
+    report: Callable[[dict[str, float]], None]
+    save: Callable[[TrainState, Trainable, torch.optim.Optimizer], None]
+    due: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage's training: the module, the callable that runs it (DDP, or the module itself), its rows and rules."""
+
+    module: Trainable
+    call: Callable[[Batch, Clock, object], StepTerms]
+    train: Rows
+    valid: Rows
+    config: TrainConfig
+    seed: int
+
+
+def train(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, hooks: Hooks) -> TrainState:
+    """Trains from the given state to the end; the module then holds the weights of the best epoch.
+
+    Raises TrainingError when a loss or gradient is not finite.
+    """
+    group = comm.workers()
+    while not state.finished:
+        plan = plan_epoch(job.train.lengths, job.seed, state.epoch, job.config.batch_rows)
+        _run_epoch(job, optimizer, state, hooks, plan, group)
+        _close_epoch(job, optimizer, state, hooks, len(plan), group)
+    job.module.load_state_dict(state.best_weights)
+    return state
+
+
+def evaluate(job: Job, epoch: int, group: Workers) -> dict[str, float]:
+    """Sums of the module's measures over the validation rows, each row counted once, without dropout."""
+    plan = plan_in_order(job.valid.lengths, job.config.batch_rows)
+    totals: dict[str, Tensor] = {}
+    was_training = job.module.training
+    job.module.eval()
+    with torch.no_grad():
+        for batch in _slices(job.module, job.valid, plan, group):
+            terms = job.module(batch, Clock(epoch, 0, len(plan)), None)
+            for name, value in terms.sums.items():
+                totals[name] = totals.get(name, torch.zeros((), dtype=torch.float64)) + value.double().cpu()
+    job.module.train(was_training)
+    packed = group.all_reduce(torch.stack(list(totals.values())).to(_device(job.module)))
+    return dict(zip(totals, packed.tolist(), strict=True))
+
+
+def _run_epoch(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, hooks: Hooks, plan: list[Indices],
+               group: Workers) -> None:  # fmt: skip
+    lengths = job.train.lengths
+    if state.step == 0:
+        codes_per_step = float((lengths.sum() - len(lengths)) / len(plan))
+        job.module.begin_epoch(state.epoch, lambda: _slices(job.module, job.train, plan, group), codes_per_step, job.seed, group)
+        state.epoch_sums = {}
+    job.module.train()
+    for batch in _slices(job.module, job.train, plan[state.step :], group):
+        clock = Clock(state.epoch, state.step, len(plan))
+        rate = learning_rate(job.config, clock.global_step, job.config.epochs * len(plan), state.plateau)
+        rows = plan[state.step]
+        sums = _step(job, optimizer, batch, clock, rate, rows, group)
+        for name, value in sums.items():
+            state.epoch_sums[name] = state.epoch_sums.get(name, 0.0) + value
+        state.step += 1
+        if state.step % CHECK_EVERY_STEPS == 0 or state.step == len(plan):
+            hooks.report({"epoch": clock.epochs_done, "epochs": job.config.epochs, "step": clock.global_step + 1,
+                          "steps": job.config.epochs * len(plan), "lr": rate, **state.epoch_sums})  # fmt: skip
+            if state.step < len(plan) and comm.on_rank_zero(hooks.due, _device(job.module)):
+                hooks.save(state, job.module, optimizer)
+
+
+def _step(job: Job, optimizer: torch.optim.Optimizer, batch: Batch, clock: Clock, rate: float, rows: Indices,
+          group: Workers) -> dict[str, float]:  # fmt: skip
+    """One optimizer step on the global batch `rows`, of which `batch` is this worker's slice."""
+    for parameter_group in optimizer.param_groups:
+        parameter_group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    terms = job.call(batch, clock, row_noise(batch, job.seed, clock.global_step))
+    # DDP averages gradients over workers; the factor turns that into the mean over the global batch.
+    (terms.loss_sum * (group.world / len(rows))).backward()
+    norm = nn.utils.clip_grad_norm_(job.module.parameters(), job.config.clip_norm)
+    if not math.isfinite(norm.item()):
+        raise TrainingError(
+            f"training diverged at epoch {clock.epoch}, step {clock.step}: the gradient norm is {norm.item()}; "
+            f"rows {batch.ids[:5]}...; lower the optimizer's lr, or look at these rows"
+        )
+    optimizer.step()
+    job.module.after_step(terms, batch, clock, lambda n: _picks(job, n, clock, rows), group)
+    return {name: float(value) for name, value in terms.sums.items()}
+
+
+def _close_epoch(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, hooks: Hooks, steps: int,
+                 group: Workers) -> None:  # fmt: skip
+    """Validate, keep the best weights, apply the learning-rate rule, save."""
+    valid = evaluate(job, state.epoch, group)
+    loss = valid[job.module.objective] / valid["rows"]
+    names = list(state.epoch_sums)
+    packed = torch.tensor([state.epoch_sums[name] for name in names], dtype=torch.float64, device=_device(job.module))
+    trained = dict(zip(names, group.all_reduce(packed).tolist(), strict=True))
+    record = {"epoch": float(state.epoch + 1)}
+    for prefix, sums in (("train", trained), ("valid", valid)):
+        record |= {f"{prefix}/{name}": value / sums["rows"] for name, value in sums.items() if name != "rows"}
+    state.history.append(record)
+    if job.module.selectable(state.epoch):
+        if loss < state.best_objective:
+            state.best_objective, state.best_epoch = loss, state.epoch
+            state.best_weights = {name: value.detach().cpu().clone() for name, value in job.module.state_dict().items()}
+        _apply_plateau(job, optimizer, state, loss)
+    state.epoch, state.step = state.epoch + 1, 0
+    state.finished = state.epoch >= job.config.epochs or state.plateau.stopped
+    hooks.report({"epoch": float(state.epoch), "epochs": job.config.epochs, "step": state.epoch * steps,
+                  "steps": job.config.epochs * steps, **record})  # fmt: skip
+    hooks.save(state, job.module, optimizer)
+
+
+def _apply_plateau(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, loss: float) -> None:
+    rule = job.config.optimizer
+    if rule.kind == "sgd" and state.plateau.observe(loss, state.epoch, rule):
+        job.module.load_state_dict(state.best_weights)
+
+
+def _slices(module: Trainable, source: Rows, plan: Iterable[Indices], group: Workers) -> Iterator[Batch]:
+    device = _device(module)
+    for rows in plan:
+        yield to_device(take_slice(source, rows, group.rank, group.world), device)
+
+
+def _picks(job: Job, count: int, clock: Clock, rows: Indices) -> Tensor:
+    """Positions of the global batch, (row index, position) pairs, from (seed, step) alone."""
+    rng = generator(job.seed, Stream.RESTART, clock.global_step)
+    index = rng.choice(rows, size=count)
+    words = job.train.lengths[index] - 1
+    return torch.from_numpy(np.stack([index, (rng.random(count) * words).astype(np.int64)], axis=1))
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device

@@ -1,0 +1,61 @@
+"""Everything that training must remember to go on as if it had never stopped.
+
+Random numbers are functions of (seed, step, row), so there is no generator state among it.
+"""
+
+import dataclasses
+import io
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from davam.errors import ArtifactError
+from davam.train.optim import Plateau
+
+FILE_NAME = "train_state.pt"
+
+
+@dataclass
+class TrainState:
+    """The position in training, the rule's state, running sums of the epoch, the history and the best weights."""
+
+    epoch: int = 0
+    step: int = 0
+    plateau: Plateau = field(default_factory=Plateau)
+    epoch_sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_objective: float = math.inf
+    best_epoch: int = -1
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    finished: bool = False
+
+
+def save_state(folder: Path, state: TrainState, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write the state, the weights and the optimizer into the folder."""
+    values = {entry.name: getattr(state, entry.name) for entry in dataclasses.fields(state)}
+    values["plateau"] = dataclasses.asdict(state.plateau)
+    payload = {"state": values, "module": module.state_dict(), "optimizer": optimizer.state_dict()}
+    buffer = io.BytesIO()
+    torch.save(payload, buffer)
+    (folder / FILE_NAME).write_bytes(buffer.getvalue())
+
+
+def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
+    """The saved state; the module and the optimizer take their saved values.
+
+    Raises ArtifactError when the file is torn or belongs to another model.
+    """
+    path = folder / FILE_NAME
+    try:
+        payload: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(payload["module"])
+        optimizer.load_state_dict(payload["optimizer"])
+        values = dict(payload["state"])
+        values["plateau"] = Plateau(**values["plateau"])
+        return TrainState(**values)
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
+        raise ArtifactError(f"checkpoint {path} cannot be used: {error}; start the stage afresh with --force") from None
