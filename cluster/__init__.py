@@ -1,0 +1,1 @@
+"""All of Ray's plumbing, and none of the ideas."""

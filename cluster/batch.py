@@ -1,0 +1,128 @@
+"""Ray Data: a saved model mapped over committed rows by a fixed pool of actors.
+
+The classes here hold a loaded model and call the library; Ray gives them tables.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import torch
+from ray.data import ActorPoolStrategy, Dataset
+
+from davam import api
+from davam.data import fs
+from davam.data.schemas import SCHEMAS
+from davam.errors import DavamError
+from davam.recipe import Execution
+
+BLOCK_ROWS = 2048  # rows a model actor takes at a time
+
+
+class Encoder:
+    """Adds the codes of each row's text."""
+
+    def __init__(self, model_uri: str, counter: Any, gpu: bool) -> None:
+        self.model = _load(model_uri, gpu)
+        self.counter = counter
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Columns id, codes, length, split."""
+        codes = self.model.encode_tokens(table["tokens"].to_pylist())
+        self.counter.add.remote("done", table.num_rows)
+        columns = {"id": table["id"], "codes": pa.array(codes, SCHEMAS["codes/1"].field("codes").type),
+                   "length": pa.array([len(row) for row in codes], pa.int32()), "split": table["split"]}  # fmt: skip
+        return pa.table(columns)
+
+
+class Sampler:
+    """Turns row ids into samples."""
+
+    def __init__(self, model_uri: str, counter: Any, gpu: bool, seed: int, temperature: float) -> None:
+        self.model = _load(model_uri, gpu)
+        self.counter = counter
+        self.seed = seed
+        self.temperature = temperature
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """The schema `samples/1`."""
+        samples = self.model.sample_ids(table["id"].to_pylist(), seed=self.seed, temperature=self.temperature)
+        self.counter.add.remote("done", table.num_rows)
+        return samples.table()
+
+
+class Scorer:
+    """Scores and reconstructs given texts."""
+
+    def __init__(self, model_uri: str, counter: Any, gpu: bool) -> None:
+        self.model = _load(model_uri, gpu)
+        self.counter = counter
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """The schema `scores/1`."""
+        scores = self.model.score_tokens(table["tokens"].to_pylist(), table["text"].to_pylist(),
+                                         table["id"].to_pylist())  # fmt: skip
+        self.counter.add.remote("done", table.num_rows)
+        return scores.table()
+
+
+def read_parts(batch: dict[str, np.ndarray]) -> Iterator[pa.Table]:
+    """The rows of listed part files, with their split."""
+    for uri, split in zip(batch["uri"], batch["split"], strict=True):
+        filesystem, path = fs.resolve(str(uri))
+        table = pq.read_table(path, filesystem=filesystem, partitioning=None)
+        yield table.append_column("split", pa.array([str(split)] * table.num_rows))
+
+
+def committed_rows(parts: list[tuple[str, str]]) -> Dataset:
+    """The rows of (file URI, split) pairs: only what a manifest lists is ever read."""
+    items = [{"uri": uri, "split": split} for uri, split in parts]
+    rows = ray.data.from_items(items, override_num_blocks=len(items))
+    return rows.map_batches(read_parts, batch_size=1, batch_format="numpy").repartition(
+        target_num_rows_per_block=BLOCK_ROWS)  # fmt: skip
+
+
+def map_model(rows: Dataset, actor: type, arguments: dict[str, Any], execution: Execution, batch_rows: int) -> Dataset:
+    """The rows mapped by a fixed pool of actors, one per worker."""
+    resources: dict[str, Any] = {"num_gpus": 1} if execution.gpu else {"num_cpus": execution.cpus_per_worker}
+    return rows.map_batches(actor, fn_constructor_kwargs={**arguments, "gpu": execution.gpu}, batch_size=batch_rows,
+                            batch_format="pyarrow", compute=ActorPoolStrategy(size=execution.workers),
+                            **resources)  # fmt: skip
+
+
+def write(rows: Dataset, uri: str, by_split: bool) -> None:
+    """Writes the rows as Parquet under the URI. Raises the user's error when one of the tasks did."""
+    filesystem, path = fs.resolve(uri)
+    partition: dict[str, Any] = {"partition_cols": ["split"]} if by_split else {}
+    try:
+        # Object stores must not get directory markers.
+        rows.write_parquet(path, filesystem=filesystem, try_create_dir=fs.is_local(uri), compression="zstd", **partition)
+    except Exception as error:
+        raise users_error(error) or error from None
+
+
+def users_error(error: BaseException) -> DavamError | None:
+    """The DavamError behind an error of Ray's, if one of the user's tasks raised it."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, DavamError):
+            return _plain_copy(current)
+        current = getattr(current, "cause", None) or current.__cause__ or current.__context__
+    return None
+
+
+def _plain_copy(error: DavamError) -> DavamError:
+    """Ray's errors are also instances of the class they carry, but print a traceback: keep the message alone."""
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == "davam.errors")
+    message = getattr(error, "cause", error)
+    return kind(*getattr(message, "args", (str(message),)))
+
+
+def _load(model_uri: str, gpu: bool) -> api.TextModel:
+    torch.set_num_threads(1)
+    return api.load(model_uri, "cuda" if gpu else "cpu")

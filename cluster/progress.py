@@ -1,0 +1,85 @@
+"""One steady progress line for long work: workers tell an actor, the driver asks it and prints."""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from cluster.session import unique_name
+
+TERMINAL_EVERY_S = 0.5
+LOG_EVERY_S = 10.0
+
+
+@ray.remote(num_cpus=0)
+class Counter:
+    """Holds the latest report of a stage; `add` counts work done, `put` replaces values."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def add(self, name: str, amount: float) -> None:
+        """Count an amount."""
+        self.values[name] = self.values.get(name, 0.0) + amount
+
+    def put(self, values: dict[str, float]) -> None:
+        """Replace values."""
+        self.values.update(values)
+
+    def get(self) -> dict[str, float]:
+        """All values."""
+        return self.values
+
+
+@contextlib.contextmanager
+def progress(what: str, total: float, unit: str) -> Iterator[Any]:
+    """The actor to report to; meanwhile the driver prints a line with how far, the rate and the time left.
+
+    The actor's `done` is measured against the total; the values that start with `show:` follow as they are.
+    """
+    counter = Counter.options(name=unique_name("progress")).remote()
+    stop = threading.Event()
+    thread = threading.Thread(target=_print_until, args=(counter, what, total, unit, stop), daemon=True)
+    thread.start()
+    try:
+        yield counter
+    finally:
+        stop.set()
+        thread.join(timeout=5)
+        ray.kill(counter)
+
+
+def render(what: str, values: dict[str, float], total: float, unit: str, elapsed_s: float) -> str:
+    """The line: what, how far, rate, time left, and the shown values."""
+    done = values.get("done", 0.0)
+    begun = values.get("begun_at", 0.0)
+    rate = (done - begun) / elapsed_s if elapsed_s > 0 else 0.0
+    left = f"{(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+    shown = "  ".join(f"{name.removeprefix('show:')} {value:.4g}" for name, value in values.items() if name.startswith("show:"))
+    return "  ".join(part for part in (f"{what:<10}", f"{done:,.0f}/{total:,.0f} {unit}", f"{rate:,.1f} {unit}/s",
+                                       left, shown) if part)  # fmt: skip
+
+
+def _print_until(counter: Any, what: str, total: float, unit: str, stop: threading.Event) -> None:
+    terminal = sys.stderr.isatty()
+    every_s = TERMINAL_EVERY_S if terminal else LOG_EVERY_S
+    begun: float | None = None
+    printed = ""
+    while not stop.wait(every_s):
+        try:
+            values = ray.get(counter.get.remote(), timeout=5)
+        except (ray.exceptions.RayError, TimeoutError):
+            return
+        if not values.get("done"):
+            continue
+        begun = begun or time.monotonic() - 1e-3
+        line = render(what, values, total, unit, time.monotonic() - begun)
+        if line != printed:
+            print(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+            printed = line
+    if terminal and printed:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,89 @@
+"""The one place that connects to Ray, and checks beforehand that a request can ever be met: Ray itself would wait."""
+
+import os
+import socket
+import uuid
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+# Ray reads these when it is imported and when it starts processes, so they are set before the import.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+
+import ray
+
+from davam.errors import ClusterError
+from davam.recipe import Execution
+
+WORKER_ENV = ("OMP_NUM_THREADS", "RAY_DATA_DISABLE_PROGRESS_BARS", "RAY_TRAIN_ENABLE_PRINT_PATCH", "AWS_ENDPOINT_URL",
+              "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION",
+              "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")  # fmt: skip
+
+
+def connect(execution: Execution) -> None:
+    """Connects to the cluster of RAY_ADDRESS, or starts Ray on this machine; does nothing when connected.
+
+    Raises ClusterError when the address does not answer, or when the workers asked for can never fit.
+    """
+    if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS")
+        if address:
+            _check_reachable(address)
+        elif execution.workers * execution.cpus_per_worker > (os.cpu_count() or 1):
+            raise ClusterError(_too_many(execution, float(os.cpu_count() or 1), "this machine"))
+        _start(address)
+    check_resources(execution, _most_resources())
+
+
+def check_resources(execution: Execution, resources: Mapping[str, float]) -> None:
+    """Raises ClusterError when the resources, at their most, can never hold the workers."""
+    if execution.gpu and resources.get("GPU", 0) < execution.workers:
+        raise ClusterError(f"--workers {execution.workers} --gpu needs {execution.workers} GPUs, but the cluster has "
+                           f"{resources.get('GPU', 0):g}; ask for fewer workers, or leave out --gpu")  # fmt: skip
+    if execution.workers * execution.cpus_per_worker > resources.get("CPU", 0):
+        raise ClusterError(_too_many(execution, resources.get("CPU", 0), "the cluster"))
+
+
+def unique_name(prefix: str) -> str:
+    """A name for an actor of this run."""
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+
+def _too_many(execution: Execution, cpus: float, where: str) -> str:
+    return (f"--workers {execution.workers} needs {execution.workers * execution.cpus_per_worker} CPUs, but {where} "
+            f"has {cpus:g}; ask for fewer workers, or join a larger cluster by RAY_ADDRESS")  # fmt: skip
+
+
+def _start(address: str | None) -> None:
+    env_vars = {name: os.environ[name] for name in WORKER_ENV if name in os.environ}
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": env_vars})
+        return
+    # One logical CPU more than workers: Ray Data's reads and writes would otherwise wait for the actors.
+    ray.init(address="local", num_cpus=(os.cpu_count() or 1) + 1, include_dashboard=False, log_to_driver=False,
+             logging_level="ERROR", runtime_env={"env_vars": env_vars})  # fmt: skip
+
+
+def _most_resources() -> dict[str, float]:
+    """What the cluster has now or, where it scales, the most that its configuration allows."""
+    from ray._private.state import state as global_state
+
+    now = dict(ray.cluster_resources())
+    most = global_state.get_max_resources_from_cluster_config() or {}
+    return {name: max(now.get(name, 0), most.get(name, 0)) for name in now.keys() | most.keys()}
+
+
+def _check_reachable(address: str) -> None:
+    """Ray would wait for minutes on a wrong address, so the port is tried first."""
+    if address in ("auto", "local"):
+        return
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 10001), timeout=5):
+            pass
+    except OSError as error:
+        raise ClusterError(f"RAY_ADDRESS={address} does not answer ({error}); start the cluster, or unset RAY_ADDRESS "
+                           "to run on this machine") from None  # fmt: skip

@@ -1,0 +1,178 @@
+"""Ray Train: one stage's training loop on N data-parallel workers, with checkpoints, resume and progress.
+
+The run's name is the stage's fingerprint: the same recipe on the same store goes on from its last checkpoint, and a
+different recipe can never inherit one.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from pyarrow import fs as arrow_fs
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from torch.nn.parallel import DistributedDataParallel
+
+from cluster.batch import users_error
+from cluster.progress import progress
+from davam.api import TextModel
+from davam.data import fs
+from davam.data.artifacts import Manifest
+from davam.errors import DavamError, TrainingError
+from davam.families.base import Trainable
+from davam.recipe import Execution, Recipe
+from davam.train.loop import Hooks, Job, train
+from davam.train.optim import build_optimizer
+from davam.train.stages import build_job, check_enough, place
+from davam.train.state import TrainState, load_state, save_state
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """What a worker needs to know: plain data and the two module-level functions of its stage.
+
+    `load_rows(task) -> (train, valid, vocab_size or None)` and `build(task, vocab) -> module` and
+    `export(task, module) -> TextModel` belong to the pipeline's stage.
+    """
+
+    stage: str
+    name: str
+    recipe: Recipe
+    execution: Execution
+    inputs: dict[str, Manifest]
+    attempt_uri: str
+    build: Callable[["TrainTask"], tuple[Trainable, Any, Any]]
+    export: Callable[["TrainTask", Trainable], TextModel]
+
+
+def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
+    """Trains the stage and leaves the model folder in the attempt; the last report's metrics.
+
+    Raises the worker's own DavamError when there was one.
+    """
+    storage = fs.join(task.execution.store, "train")
+    execution = task.execution
+    per_worker: dict[str, float] = {"CPU": execution.cpus_per_worker} | ({"GPU": 1} if execution.gpu else {})
+    with progress(task.stage, total_steps, "steps") as counter:
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"task": task, "counter": counter},
+            scaling_config=ScalingConfig(num_workers=execution.workers, use_gpu=execution.gpu,
+                                         resources_per_worker=per_worker),  # fmt: skip
+            run_config=RunConfig(
+                name=task.name,
+                storage_path=storage,
+                failure_config=FailureConfig(max_failures=execution.max_failures, controller_failure_limit=3),
+                checkpoint_config=CheckpointConfig(num_to_keep=1),
+                logging_config=LoggingConfig(log_level="ERROR"),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except Exception as error:
+            raise users_error(error) or _as_training_error(error, task) from error
+    metrics = dict(result.metrics or {})
+    if "error" in metrics:
+        raise TrainingError(str(metrics["error"]))
+    _delete(fs.join(storage, task.name))
+    return metrics
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """One worker's training, start to end. A user's error is reported rather than raised, so that Ray does not
+    repeat what would fail again."""
+    task: TrainTask = settings["task"]
+    torch.set_num_threads(task.execution.cpus_per_worker)
+    try:
+        _train_worker(task, settings["counter"])
+    except DavamError as error:
+        ray.train.report({"error": str(error)})
+
+
+def _train_worker(task: TrainTask, counter: Any) -> None:
+    rank = ray.train.get_context().get_world_rank()
+    module, train_rows, valid_rows = task.build(task)
+    check_enough(train_rows, valid_rows, task.recipe.model.codebook_size)
+    place(module, task.execution.gpu)
+    job = build_job(module, _data_parallel(module), train_rows, valid_rows, task.recipe, task.stage)
+    optimizer = build_optimizer(module, job.config)
+    state = _resume(job, optimizer)
+    hooks = _hooks(task, counter, rank)
+    hooks.report({"step": -1.0, "begun_at": float(state.epoch), "resumed_epoch": float(state.epoch)})
+    train(job, optimizer, state, hooks)
+    if rank == 0:
+        _export(task, module, state)
+    ray.train.report({"best_epoch": state.best_epoch + 1, "best_objective": state.best_objective,
+                      "epochs": state.epoch, "history": state.history})  # fmt: skip
+
+
+def _data_parallel(module: Trainable) -> Any:
+    if ray.train.get_context().get_world_size() == 1:
+        return module
+    # The codebook is kept equal by its own all-reduce, so DDP must not overwrite it with rank 0's.
+    return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def _resume(job: Job, optimizer: torch.optim.Optimizer) -> TrainState:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return TrainState()
+    with checkpoint.as_directory() as folder:
+        return load_state(Path(folder), job.module, optimizer)
+
+
+def _hooks(task: TrainTask, counter: Any, rank: int) -> Hooks:
+    """Progress to the counter, checkpoints to Ray Train. Every worker reports each checkpoint; rank 0 brings it."""
+    clock = {"saved": time.monotonic()}
+
+    def report(values: dict[str, float]) -> None:
+        if rank == 0:
+            counter.put.remote(_shown(values, task.stage))
+
+    def save(state: TrainState, module: Trainable, optimizer: torch.optim.Optimizer) -> None:
+        clock["saved"] = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = None
+            if rank == 0:
+                save_state(Path(folder), state, module, optimizer)
+                checkpoint = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report({"epoch": state.epoch, "step": state.step}, checkpoint=checkpoint)
+
+    return Hooks(report, save, lambda: time.monotonic() - clock["saved"] > task.execution.checkpoint_every_s)
+
+
+def _shown(values: dict[str, float], stage: str) -> dict[str, float]:
+    if values["step"] < 0:
+        return {}
+    objective = "rec_nats" if stage == "stage_one" else "kl_nats_sum"
+    shown = {"done": float(values["step"]), "show:epoch": float(values["epoch"])}
+    if values.get("rows"):
+        shown[f"show:{objective}"] = values[objective] / values["rows"]
+    return shown
+
+
+def _export(task: TrainTask, module: Trainable, state: TrainState) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        model = task.export(task, module.eval())
+        model.save(folder, metrics_json={"history": state.history, "best_epoch": state.best_epoch + 1})
+        filesystem, path = fs.resolve(task.attempt_uri)
+        arrow_fs.copy_files(folder, path, destination_filesystem=filesystem)
+
+
+def _as_training_error(error: Exception, task: TrainTask) -> TrainingError:
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return TrainingError(f"{task.stage} stopped: {first_line}; the same command goes on from the last checkpoint")
+
+
+def _delete(uri: str) -> None:
+    filesystem, path = fs.resolve(uri)
+    if fs.exists(uri):
+        filesystem.delete_dir(path)
+
+
