@@ -139,8 +139,12 @@ class TextModel:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The code of every token of every text."""
-        rows = self._rows(texts)
-        codes: list[list[int]] = [[] for _ in texts]
+        return self.encode_tokens(self._tokens(texts))
+
+    def encode_tokens(self, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The code of every token of every row; a row ends with `</s>`, which has no code."""
+        rows = Rows.from_lists(range(len(tokens)), tokens)
+        codes: list[list[int]] = [[] for _ in tokens]
         for batch, codes_BT in self._encoded(rows):
             for row, index in enumerate(batch.index_B):
                 codes[index] = codes_BT[row, : int(batch.length_B[row]) - 1].tolist()
@@ -164,21 +168,23 @@ class TextModel:
         """Each text encoded and decoded again."""
         return self.decode(self.encode(texts))
 
-    def score(self, texts: Sequence[str], ids: Sequence[int] | None = None, *, reconstruct: bool = False) -> Scores:
-        """Rec and KL of each text in nats; with `reconstruct` also its free-running reconstruction and how many
-        tokens of it are right in their place."""
-        rows = self._rows(texts)
-        rec, kl, rebuilt, matched = (np.zeros(len(texts)), np.zeros(len(texts)), [""] * len(texts), [0] * len(texts))
+    def score(self, texts: Sequence[str]) -> Scores:
+        """Rec and KL of each text in nats, its free-running reconstruction, and how many tokens of it are right in
+        their place."""
+        return self.score_tokens(self._tokens(texts), texts, range(len(texts)))
+
+    def score_tokens(self, tokens: Sequence[Sequence[int]], texts: Sequence[str], ids: Sequence[int]) -> Scores:
+        """The scores of tokenized rows, each ending with `</s>`."""
+        rows = Rows.from_lists(range(len(tokens)), tokens)
+        rec, kl, rebuilt, matched = (np.zeros(len(tokens)), np.zeros(len(tokens)), [""] * len(tokens), [0] * len(tokens))
         for batch, codes_BT in self._encoded(rows):
             rec[batch.index_B] = self._rec_nats(batch, codes_BT).cpu().numpy()
             kl[batch.index_B] = self._kl_nats(batch, codes_BT).cpu().numpy()
-            if reconstruct:
-                decoded = self.core.decode(codes_BT, batch.length_B - 1, None)
-                for index, text, count in zip(batch.index_B, *self._compare(batch, decoded), strict=True):
-                    rebuilt[index], matched[index] = text, count
+            decoded = self.core.decode(codes_BT, batch.length_B - 1, None)
+            for index, text, count in zip(batch.index_B, *self._compare(batch, decoded), strict=True):
+                rebuilt[index], matched[index] = text, count
         lengths = [int(n) for n in rows.lengths]
-        return Scores(list(range(len(texts)) if ids is None else ids), list(texts), lengths, lengths, rec.tolist(),
-                      kl.tolist(), rebuilt, matched)  # fmt: skip
+        return Scores(list(ids), list(texts), lengths, lengths, rec.tolist(), kl.tolist(), rebuilt, matched)
 
     def save(self, path: str | Path, card: str | None = None, metrics_json: dict[str, Any] | None = None) -> None:
         """Write the model folder: config, weights, tokenizer, generation settings, metrics and model card."""
@@ -225,13 +231,13 @@ class TextModel:
         out.decode_nats.extend(decoded.nats_B[:n].tolist())
         out.truncated.extend((draw.truncated_B | decoded.truncated_B)[:n].tolist())
 
-    def _rows(self, texts: Sequence[str]) -> Rows:
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         rows = self.tokenizer.encode(list(texts))
         for index, row in enumerate(rows):
             if not 1 <= len(row) <= self.max_tokens:
                 raise DataError(f"texts[{index}] has {len(row)} tokens; this model reads 1 to {self.max_tokens}: "
                                 "drop or shorten it")  # fmt: skip
-        return Rows.from_lists(range(len(rows)), [[*row, EOS_ID] for row in rows])
+        return [[*row, EOS_ID] for row in rows]
 
     @torch.no_grad()
     def _encoded(self, rows: Rows) -> Iterator[tuple[Batch, Tensor]]:

@@ -1,0 +1,109 @@
+"""Ray Data: reading a corpus, counting its words, and tokenizing it."""
+
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import Dataset
+
+from cluster.batch import users_error
+from davam.data import source
+from davam.data.schemas import SCHEMAS
+from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
+
+ROWS = "rows"
+BLANK = "blank"
+WORD = "word"
+
+
+class ReadChunks:
+    """Rows id, text, split of listed chunks; rows without a given split get one from the hash of their text."""
+
+    def __init__(self, text_column: str, valid_share: float, test_share: float) -> None:
+        self.text_column = text_column
+        self.shares = (valid_share, test_share)
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """One table per batch of lines."""
+        for values in batch.to_pylist():
+            chunk = source.Chunk(**values)
+            for lines in source.read_chunk(chunk, self.text_column):
+                texts = lines["text"].to_pylist()
+                splits = [chunk.split or source.split_by_hash(text, *self.shares) for text in texts]
+                yield pa.table({"id": lines["id"], "text": lines["text"], "split": pa.array(splits, pa.string())})
+
+
+class Tokenize:
+    """Rows of `tokens/1` with their split; blank and too long rows are left out."""
+
+    def __init__(self, tokenizer_json: str, max_tokens: int) -> None:
+        self.tokenizer = TextTokenizer.from_json(tokenizer_json)
+        self.max_tokens = max_tokens
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Columns id, tokens, length, text, split."""
+        encoded = self.tokenizer.encode(table["text"].to_pylist())
+        keep = pa.array([1 <= len(row) <= self.max_tokens for row in encoded])
+        tokens = [[*row, EOS_ID] for row in encoded if 1 <= len(row) <= self.max_tokens]
+        kept = table.filter(keep)
+        schema = SCHEMAS["tokens/1"]
+        return pa.table({"id": kept["id"], "tokens": pa.array(tokens, schema.field("tokens").type),
+                         "length": pa.array([len(row) for row in tokens], pa.int32()), "text": kept["text"],
+                         "split": kept["split"]})  # fmt: skip
+
+
+def read_corpus(chunks: list[source.Chunk], text_column: str, valid_share: float, test_share: float) -> Dataset:
+    """The corpus as rows id, text, split; lazily, so that it is read again by each pass."""
+    items = pa.Table.from_pylist([asdict(chunk) for chunk in chunks], schema=_CHUNK_SCHEMA)
+    reader = ReadChunks(text_column, valid_share, test_share)
+    rows = ray.data.from_arrow([items.slice(i, 1) for i in range(len(items))])
+    return rows.map_batches(reader.__call__, batch_size=1, batch_format="pyarrow")
+
+
+def tally(table: pa.Table) -> pa.Table:
+    """How often each word of the training rows occurs, and how many rows of each split there are, and blank ones."""
+    texts, splits = table["text"].to_pylist(), table["split"].to_pylist()
+    words = count_words(text for text, split in zip(texts, splits, strict=True) if split == "train")
+    rows = Tally(splits)
+    blank = sum(not text.strip() for text in texts)
+    entries = [(WORD, word, count) for word, count in words.items()]
+    entries += [(ROWS, split, count) for split, count in rows.items()] + [(BLANK, "", blank)]
+    return pa.table({"what": [e[0] for e in entries], "key": [e[1] for e in entries],
+                     "count": pa.array([e[2] for e in entries], pa.int64())})  # fmt: skip
+
+
+def count_corpus(rows: Dataset) -> dict[str, Tally[str]]:
+    """The first pass: word counts of the training rows, row counts by split, and blank rows."""
+    totals: dict[str, Tally[str]] = {WORD: Tally(), ROWS: Tally(), BLANK: Tally()}
+    counted = rows.map_batches(tally, batch_size=None, batch_format="pyarrow")
+    for table in _tables(counted):
+        for what, key, count in zip(*(table[name].to_pylist() for name in ("what", "key", "count")), strict=True):
+            totals[what][key] += count
+    return totals
+
+
+def training_texts(rows: Dataset) -> Iterator[str]:
+    """The texts of the training rows, for tokenizers that are fitted on text rather than counts."""
+    for table in _tables(rows):
+        for text, split in zip(table["text"].to_pylist(), table["split"].to_pylist(), strict=True):
+            if split == "train" and text.strip():
+                yield text
+
+
+def tokenized(rows: Dataset, tokenizer: TextTokenizer, max_tokens: int) -> Dataset:
+    """The second pass: rows of `tokens/1` with their split."""
+    return rows.map_batches(Tokenize(tokenizer.to_json(), max_tokens).__call__, batch_size=None, batch_format="pyarrow")
+
+
+def _tables(rows: Dataset) -> Iterable[Any]:
+    try:
+        yield from rows.iter_batches(batch_size=None, batch_format="pyarrow")
+    except Exception as error:
+        raise users_error(error) or error from None
+
+
+_CHUNK_SCHEMA = pa.schema([("uri", pa.string()), ("format", pa.string()), ("file_index", pa.int64()),
+                           ("start", pa.int64()), ("stop", pa.int64()), ("split", pa.string())])  # fmt: skip

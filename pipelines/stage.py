@@ -1,0 +1,189 @@
+"""What a stage is, and how one is built, skipped, explained and run as a program.
+
+A stage's output is named by its fingerprint: the stage, its version, the part of the recipe that it uses and the
+fingerprints of its inputs. A stage whose manifest is there is skipped.
+"""
+
+import argparse
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from davam import config
+from davam.data.artifacts import Attempt, Manifest, Store, explain_change, fingerprint, provenance, short
+from davam.errors import ArtifactError, DavamError
+from davam.recipe import Execution, Recipe, load_recipe
+
+DEFAULT_PRESETS = "recommended,tiny"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a stage reports about its output: counts of rows and the like, and measures."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One invocation: the recipe, how it is carried out, where results go, and the line that repeats it."""
+
+    recipe: Recipe
+    execution: Execution
+    store: Store
+    arguments: tuple[str, ...]
+
+    def connect(self) -> None:
+        """Ray, when a stage first needs it."""
+        from cluster.session import connect
+
+        connect(self.execution)
+        _stop_cleanly_on_sigterm()  # ray.init puts its own handler in place
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step from manifests to a manifest. `uses` is the slice of the recipe that its output depends on; `sources`
+    gives the digests of inputs from outside the store."""
+
+    name: str
+    version: int
+    needs: tuple["Stage", ...]
+    uses: Callable[[Recipe], dict[str, Any]]
+    build: Callable[[Run, dict[str, Manifest], Attempt], Built]
+    sources: Callable[[Recipe], dict[str, str]] = lambda recipe: {}
+
+    def inputs(self, recipe: Recipe) -> dict[str, str]:
+        """The fingerprint of every input."""
+        return {stage.name: stage.fingerprint(recipe) for stage in self.needs} | self.sources(recipe)
+
+    def fingerprint(self, recipe: Recipe) -> str:
+        """The name of this stage's output for the recipe."""
+        return fingerprint(self.name, self.version, self.uses(recipe), self.inputs(recipe))
+
+
+def run_stage(stage: Stage, run: Run) -> Manifest:
+    """The stage's manifest, built now unless it is there. Raises ArtifactError when an input is missing."""
+    identity = stage.fingerprint(run.recipe)
+    found = run.store.find(stage.name, identity)
+    if found is not None and stage.name not in run.execution.force:
+        _say(f"{stage.name:<10}  skip   {short(identity)}  unchanged")
+        return found
+    _say(f"{stage.name:<10}  build  {short(identity)}  {_why(stage, run, found)}")
+    inputs = {need.name: require(need, run, stage) for need in stage.needs}
+    began = time.monotonic()
+    run.store.probe_writable()
+    attempt = run.store.new_attempt(stage.name, identity)
+    built = stage.build(run, inputs, attempt)
+    wall_s = time.monotonic() - began
+    manifest = run.store.commit(
+        attempt, version=stage.version, recipe=stage.uses(run.recipe), inputs=stage.inputs(run.recipe),
+        counts=built.counts, metrics=built.metrics, provenance=provenance() | {"wall_s": round(wall_s, 2)},
+    )  # fmt: skip
+    counted = ", ".join(f"{value:,} {name}" for name, value in built.counts.items())
+    _say(f"{stage.name:<10}  done   {short(identity)}  {wall_s:.1f} s  {counted}")
+    return manifest
+
+
+def require(stage: Stage, run: Run, needed_by: Stage) -> Manifest:
+    """The manifest of an input. Raises ArtifactError that names the command which builds it."""
+    manifest = run.store.find(stage.name, stage.fingerprint(run.recipe))
+    if manifest is None:
+        command = f"python pipelines/{stage.name}.py {shlex.join(run.arguments)}"
+        raise ArtifactError(f"{needed_by.name} needs {stage.name} for this recipe; run: {command}")
+    return manifest
+
+
+def explain(stages: Sequence[Stage], run: Run) -> list[str]:
+    """One line per stage: skip or build, and why."""
+    lines = []
+    for stage in stages:
+        identity = stage.fingerprint(run.recipe)
+        found = run.store.find(stage.name, identity)
+        if found is not None and stage.name not in run.execution.force:
+            lines.append(f"{stage.name:<10}  skip   {short(identity)}  unchanged")
+        else:
+            lines.append(f"{stage.name:<10}  build  {short(identity)}  {_why(stage, run, found)}")
+    return lines
+
+
+def main(stage: Stage, arguments: Sequence[str] | None = None) -> int:
+    """Runs one stage as a program; its inputs must have been built."""
+    return program(stage.name, [stage], lambda run: print(run.store.artifact_uri(
+        stage.name, run_stage(stage, run).fingerprint)), arguments)  # fmt: skip
+
+
+def program(name: str, stages: Sequence[Stage], act: Callable[[Run], object],
+            arguments: Sequence[str] | None = None) -> int:  # fmt: skip
+    """Parses the arguments, acts, and turns every error that is meant for a user into one message and exit code."""
+    _stop_cleanly_on_sigterm()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        options = _parser(name).parse_args(given)
+        run = open_run(options, given)
+        if options.dry_run:
+            print("\n".join(explain(stages, run)))
+        else:
+            act(run)
+        return 0
+    except DavamError as error:
+        _say(f"error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on from the last checkpoint")
+        return 130
+
+
+def open_run(options: argparse.Namespace, given: Sequence[str]) -> Run:
+    """The run that the parsed options describe. Raises ConfigError."""
+    recipe = load_recipe(options.preset.split(","), options.overrides)
+    execution = config.validate(Execution, {
+        "store": _absolute(options.store), "workers": options.workers, "gpu": options.gpu,
+        "cpus_per_worker": options.cpus_per_worker, "checkpoint_every_s": options.checkpoint_every_s,
+        "force": tuple(options.force),
+    })  # fmt: skip
+    return Run(recipe, execution, Store(execution.store), tuple(given))
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=name, description="Overrides are written key=value, e.g. model.codebook_size=256")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe settings that override the presets")
+    parser.add_argument("--preset", default=DEFAULT_PRESETS, help="presets or YAML files, left to right, by commas")
+    parser.add_argument("--store", default="davam_store", help="where results go: a folder or any URI")
+    parser.add_argument("--workers", type=int, default=1, help="data-parallel workers")
+    parser.add_argument("--gpu", action="store_true", help="one GPU for every worker")
+    parser.add_argument("--cpus-per-worker", type=int, default=1)
+    parser.add_argument("--checkpoint-every-s", type=float, default=60.0)
+    parser.add_argument("--force", action="append", default=[], metavar="STAGE", help="build this stage again")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be built, and why")
+    return parser
+
+
+def _absolute(store: str) -> str:
+    from davam.data import fs
+
+    return fs.absolute(store)
+
+
+def _why(stage: Stage, run: Run, found: Manifest | None) -> str:
+    if found is not None:
+        return "forced"
+    earlier = run.store.list_stage(stage.name)
+    latest = max(earlier, key=lambda manifest: manifest.created_utc, default=None)
+    return explain_change(latest, stage.uses(run.recipe), stage.inputs(run.recipe))
+
+
+def _stop_cleanly_on_sigterm() -> None:
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,97 @@
+"""Stage `tokens`: text becomes rows of tokens, in two passes of Ray Data (fit the tokenizer, then apply it)."""
+
+import sys
+import tempfile
+
+import pyarrow as pa
+from pyarrow import fs as arrow_fs
+
+from davam.data import fs, grammar, source
+from davam.data.artifacts import Attempt, Manifest
+from davam.data.tokenizer import TextTokenizer
+from davam.errors import DataError
+from davam.recipe import FileData, GrammarData, Recipe
+from pipelines.stage import Built, Run, Stage, main
+
+DEFAULT_BPE_SIZE = 8_000
+SPLITS = ("train", "valid", "test")
+
+
+def uses(recipe: Recipe) -> dict[str, object]:
+    """The data's settings without its location (the content's digest stands for that), and the tokenizer's."""
+    return {"data": recipe.data.model_dump(exclude={"root", "train", "valid", "test"}),
+            "tokenizer": recipe.tokenizer.model_dump()}  # fmt: skip
+
+
+def sources(recipe: Recipe) -> dict[str, str]:
+    """The digest of the corpus; the embedded corpus is determined by its settings."""
+    if isinstance(recipe.data, GrammarData):
+        return {}
+    return {"text": source.content_digest(chunks_of(recipe.data))}
+
+
+def chunks_of(data: FileData) -> list[source.Chunk]:
+    """The pieces of the corpus that are read in parallel. Raises DataError for what cannot be read."""
+    patterns = {name: None if value is None else fs.join(data.root, value) if data.root else value
+                for name, value in (("train", data.train), ("valid", data.valid), ("test", data.test))}  # fmt: skip
+    return source.plan_chunks(patterns, data.format, data.text_column)
+
+
+def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
+    """Writes `tokens/1` by split, and the tokenizer."""
+    recipe = run.recipe
+    chunks = [] if isinstance(recipe.data, GrammarData) else chunks_of(recipe.data)
+    run.connect()
+    import ray
+
+    from cluster import batch, text
+
+    if isinstance(recipe.data, GrammarData):
+        rows = ray.data.from_arrow(grammar_rows(recipe.data))
+    else:
+        rows = text.read_corpus(chunks, recipe.data.text_column, recipe.data.valid_share, recipe.data.test_share)
+    totals = text.count_corpus(rows)
+    tokenizer = _fit(recipe, totals[text.WORD], rows)
+    batch.write(text.tokenized(rows, tokenizer, recipe.data.max_tokens), attempt.uri, by_split=True)
+    _save(tokenizer, attempt)
+    return _counts(attempt, totals[text.ROWS].total(), totals[text.BLANK].total(), tokenizer.vocab_size)
+
+
+def grammar_rows(data: GrammarData) -> pa.Table:
+    """The embedded corpus as rows id, text, split: one stream of sentences, cut in three."""
+    wanted = {"train": data.train_rows, "valid": data.valid_rows, "test": data.test_rows}
+    texts = grammar.sample_sentences(sum(wanted.values()), seed=0)
+    splits = [name for name in SPLITS for _ in range(wanted[name])]
+    return pa.table({"id": pa.array(range(len(texts)), pa.int64()), "text": texts, "split": splits})
+
+
+def _fit(recipe: Recipe, words: dict[str, int], rows: object) -> TextTokenizer:
+    from cluster import text
+
+    settings = recipe.tokenizer
+    if not words:
+        raise DataError("no text to train on: every training row is blank")
+    if settings.kind == "word":
+        return TextTokenizer.fit_words(words, settings.vocab_size, settings.min_count)
+    return TextTokenizer.fit_bpe(text.training_texts(rows), settings.vocab_size or DEFAULT_BPE_SIZE)
+
+
+def _save(tokenizer: TextTokenizer, attempt: Attempt) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(folder)
+        filesystem, path = fs.resolve(fs.join(attempt.uri, "tokenizer"))
+        arrow_fs.copy_files(folder, path, destination_filesystem=filesystem)
+
+
+def _counts(attempt: Attempt, rows: int, blank: int, vocab_size: int) -> Built:
+    kept = attempt.rows()
+    dropped_long = rows - blank - kept
+    if dropped_long or blank:
+        print(f"tokens: dropped {blank} blank rows and {dropped_long} rows longer than data.max_tokens", file=sys.stderr)
+    return Built({"rows": kept, "dropped_blank": blank, "dropped_too_long": dropped_long, "words": vocab_size})
+
+
+TOKENS = Stage("tokens", 1, (), uses, build, sources)
+
+if __name__ == "__main__":
+    sys.exit(main(TOKENS))
