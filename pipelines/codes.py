@@ -1,0 +1,37 @@
+"""Stage `codes`: the frozen model turns every sentence into its code sequence, by Ray Data actors."""
+
+import sys
+from typing import Any
+
+from davam.data.artifacts import Attempt, Manifest
+from davam.recipe import Recipe
+from pipelines.stage import Built, Run, Stage, main
+from pipelines.stage_one import STAGE_ONE
+from pipelines.tokens import TOKENS
+
+
+def uses(recipe: Recipe) -> dict[str, Any]:
+    """Nothing beyond the inputs."""
+    return {}
+
+
+def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
+    """Writes `codes/1` by split."""
+    run.connect()
+    from cluster import batch
+    from cluster.progress import progress
+
+    tokens = inputs["tokens"]
+    parts = [(uri, split) for split in ("train", "valid", "test") for uri in run.store.file_uris(tokens, split)]
+    with progress("codes", tokens.counts["rows"], "rows") as counter:
+        model_uri = run.store.artifact_uri("stage_one", inputs["stage_one"].fingerprint)
+        coded = batch.map_model(batch.committed_rows(parts), batch.Encoder,
+                                {"model_uri": model_uri, "counter": counter}, run.execution, batch.BLOCK_ROWS)  # fmt: skip
+        batch.write(coded, attempt.uri, by_split=True)
+    return Built({"rows": attempt.rows()})
+
+
+CODES = Stage("codes", 1, (TOKENS, STAGE_ONE), uses, build)
+
+if __name__ == "__main__":
+    sys.exit(main(CODES))

@@ -1,0 +1,40 @@
+"""Stage `samples`: new sentences, prior first and then decoder, by Ray Data actors over row ids."""
+
+import sys
+from typing import Any
+
+from davam.data.artifacts import Attempt, Manifest
+from davam.recipe import Recipe
+from pipelines.stage import Built, Run, Stage, main
+from pipelines.stage_two import STAGE_TWO
+
+
+def uses(recipe: Recipe) -> dict[str, Any]:
+    """How many, how, and the seed."""
+    return {"samples": recipe.samples.model_dump(), "seed": recipe.seed}
+
+
+def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
+    """Writes `samples/1`: row i is a function of (model, seed, i, temperature) alone."""
+    run.connect()
+    import ray
+
+    from cluster import batch
+    from cluster.progress import progress
+    from davam.api import SAMPLE_ROWS
+
+    rows = run.recipe.samples.rows
+    with progress("samples", rows, "rows") as counter:
+        arguments = {"model_uri": run.store.artifact_uri("stage_two", inputs["stage_two"].fingerprint),
+                     "counter": counter, "seed": run.recipe.seed,
+                     "temperature": run.recipe.samples.temperature}  # fmt: skip
+        ids = ray.data.range(rows, override_num_blocks=max(run.execution.workers, rows // batch.BLOCK_ROWS))
+        drawn = batch.map_model(ids, batch.Sampler, arguments, run.execution, SAMPLE_ROWS)
+        batch.write(drawn, attempt.uri, by_split=False)
+    return Built({"rows": attempt.rows()})
+
+
+SAMPLES = Stage("samples", 1, (STAGE_TWO,), uses, build)
+
+if __name__ == "__main__":
+    sys.exit(main(SAMPLES))

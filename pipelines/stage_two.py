@@ -1,0 +1,56 @@
+"""Stage `stage_two`: the prior learns the code sequences of the frozen model, Eq. (9). Its output is the model."""
+
+import sys
+from typing import Any
+
+from davam import api
+from davam.data.artifacts import Attempt, Manifest, Store
+from davam.data.batches import Rows
+from davam.families.base import Trainable
+from davam.families.prior import PriorTraining
+from davam.recipe import Recipe
+from davam.train.stages import stage_two_module
+from pipelines.codes import CODES
+from pipelines.data import read_rows, train_steps
+from pipelines.stage import Built, Run, Stage, main
+from pipelines.stage_one import STAGE_ONE
+
+
+def uses(recipe: Recipe) -> dict[str, Any]:
+    """The prior, its training and the seed."""
+    return {"prior": recipe.prior.model_dump(), "stage_two": recipe.stage_two.model_dump(), "seed": recipe.seed}
+
+
+def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
+    """Trains by Ray Train; rank 0 writes the complete model folder."""
+    run.connect()
+    from cluster.train import TrainTask, run_training
+
+    task = TrainTask("stage_two", f"stage_two-{attempt.fingerprint[:12]}", run.recipe, run.execution, inputs,
+                     attempt.uri, build_worker, export)  # fmt: skip
+    result = run_training(task, train_steps(inputs["codes"], run.recipe.stage_two))
+    return Built({"epochs": int(result["epochs"])}, {"valid_kl_nats_sum": float(result["best_objective"])})
+
+
+def build_worker(task: Any) -> tuple[Trainable, Rows, Rows]:
+    """A worker's untrained prior and its rows of codes."""
+    end_code = task.recipe.model.codebook_size
+    rows = [read_rows(task.execution.store, task.inputs["codes"], split, end_code) for split in ("train", "valid")]
+    return stage_two_module(task.recipe), rows[0], rows[1]
+
+
+def export(task: Any, module: Trainable) -> api.TextModel:
+    """The model of stage one with the trained prior."""
+    assert isinstance(module, PriorTraining)
+    store = Store(task.execution.store)
+    core = api.load(store.artifact_uri("stage_one", task.inputs["stage_one"].fingerprint))
+    model = api.TextModel(task.recipe.model, task.recipe.prior, core.tokenizer, core.max_tokens)
+    model.core.load_state_dict(core.core.state_dict())
+    model.prior.load_state_dict(module.prior.state_dict())
+    return model
+
+
+STAGE_TWO = Stage("stage_two", 1, (CODES, STAGE_ONE), uses, build)
+
+if __name__ == "__main__":
+    sys.exit(main(STAGE_TWO))
