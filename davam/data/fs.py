@@ -1,0 +1,99 @@
+"""The one place that opens URIs: local paths, what pyarrow opens (s3, gs, ...), and otherwise fsspec."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+from pyarrow import fs as arrow_fs
+
+from davam.errors import ArtifactError, ConfigError
+
+
+def resolve(uri: str) -> tuple[arrow_fs.FileSystem, str]:
+    """The filesystem of a URI and the path in it. Raises ConfigError for a scheme that nothing here opens."""
+    if "://" not in uri:
+        return arrow_fs.LocalFileSystem(), os.path.abspath(uri)
+    try:
+        return arrow_fs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        pass
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        scheme = uri.split("://", 1)[0]
+        raise ConfigError(f"{uri}: no filesystem for {scheme}:// ({error}); use a path, s3://, gs:// or a scheme "
+                          "whose fsspec package is installed") from None  # fmt: skip
+    return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(filesystem)), path
+
+
+def is_local(uri: str) -> bool:
+    """True for paths and file:// URIs."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def absolute(uri: str) -> str:
+    """The URI, or the absolute form of a relative path, so that it means the same in every process."""
+    return os.path.abspath(uri) if "://" not in uri else uri.rstrip("/")
+
+
+def join(uri: str, *parts: str) -> str:
+    """The URI of something below another URI."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there."""
+    filesystem, path = resolve(uri)
+    return bool(filesystem.get_file_info(path).type != arrow_fs.FileType.NotFound)
+
+
+def read_bytes(uri: str) -> bytes:
+    """The file's content. Raises FileNotFoundError."""
+    filesystem, path = resolve(uri)
+    with filesystem.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
+def write_bytes_atomic(uri: str, data: bytes) -> None:
+    """Writes the file so that readers see all of it or nothing. Raises ArtifactError when it cannot be written."""
+    try:
+        if is_local(uri):
+            _replace_local(Path(resolve(uri)[1]), data)
+            return
+        filesystem, path = resolve(uri)
+        with filesystem.open_output_stream(path) as stream:  # an object store shows the object when it is complete
+            stream.write(data)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {uri}: {error}; check permissions and free space, or choose another "
+                            "--store") from None  # fmt: skip
+
+
+def list_files(uri: str) -> list[tuple[str, int]]:
+    """Relative path and size in bytes of every file below the folder, sorted; nothing when it is absent."""
+    filesystem, path = resolve(uri)
+    selector = arrow_fs.FileSelector(path, recursive=True, allow_not_found=True)
+    infos = [info for info in filesystem.get_file_info(selector) if info.type == arrow_fs.FileType.File]
+    base = path.rstrip("/").lstrip("/")
+    return sorted((info.path.lstrip("/").removeprefix(base).lstrip("/"), info.size) for info in infos)
+
+
+def delete_folder(uri: str) -> None:
+    """Removes a folder and all in it; nothing when it is absent."""
+    if exists(uri):
+        filesystem, path = resolve(uri)
+        filesystem.delete_dir(path)
+
+
+def _replace_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as stream:
+        try:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        except OSError:
+            os.unlink(stream.name)
+            raise
+    os.replace(stream.name, path)
