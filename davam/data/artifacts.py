@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import secrets
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -298,14 +297,13 @@ def _download(source: str, paths: Sequence[str], target: Path, hashes: Mapping[s
     """Copies the files beside the target, checks them, and renames: two processes at once do no harm."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        complete = Path(folder) / "complete"
         for path in paths:
             data = fs.read_bytes(fs.join(source, path))
             if path in hashes and hashlib.sha256(data).hexdigest() != hashes[path]:
                 raise ArtifactError(f"{fs.join(source, path)} is not what its manifest lists; build it again with --force")
-            (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
-            (Path(folder) / path).write_bytes(data)
-        complete = Path(folder) / ".complete"
-        shutil.copytree(folder, complete, ignore=shutil.ignore_patterns(".complete"))
+            (complete / path).parent.mkdir(parents=True, exist_ok=True)
+            (complete / path).write_bytes(data)
         try:
             complete.rename(target)
         except OSError:

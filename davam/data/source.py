@@ -1,0 +1,237 @@
+"""A user's corpus: which files it has, the pieces that are read in parallel, and the rows in them.
+
+A row's id is its file's number and its place in the file (byte offset, or row of a Parquet file), so ids are unique
+and do not depend on how the files are cut into pieces.
+"""
+
+import codecs
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs as arrow_fs
+
+from davam.data import fs
+from davam.errors import DataError
+
+CHUNK_BYTES = 64 << 20
+BATCH_ROWS = 4096
+READ_BYTES = 1 << 20
+OFFSET_BITS = 40
+FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of one file: the lines that begin in the bytes [start, stop), or the Parquet rows [start, stop)."""
+
+    uri: str
+    format: str
+    file_index: int
+    start: int
+    stop: int
+    split: str | None
+
+
+def expand(pattern: str) -> list[str]:
+    """The files of a path, folder or glob, sorted. Hidden files and those that begin with `_` are left out of folders.
+
+    Raises DataError when there is none.
+    """
+    scheme = pattern.split("://", 1)[0] + "://" if "://" in pattern else ""
+    filesystem, path = fs.resolve(pattern)
+    info = filesystem.get_file_info(path)
+    if info.type == arrow_fs.FileType.File:
+        return [pattern]
+    folder = path if info.type == arrow_fs.FileType.Directory else _fixed_part(path)
+    selector = arrow_fs.FileSelector(folder, recursive=True, allow_not_found=True)
+    paths = [entry.path for entry in filesystem.get_file_info(selector) if entry.type == arrow_fs.FileType.File]
+    visible = [found for found in paths if not _hidden(found.removeprefix(folder))]
+    if info.type != arrow_fs.FileType.Directory:
+        visible = [found for found in visible if fnmatchcase(found, path)]
+    if not visible:
+        raise DataError(f"{pattern}: no such file, folder or glob; check data.root and data.train, data.valid, "
+                        "data.test")  # fmt: skip
+    return sorted(scheme + found if scheme and not found.startswith(scheme) else found for found in visible)
+
+
+def plan_chunks(patterns: Mapping[str, str | None], format: str, text_column: str,
+                chunk_bytes: int = CHUNK_BYTES) -> list[Chunk]:  # fmt: skip
+    """The pieces of the corpus, in a fixed order. With `train` alone, pieces have no split.
+
+    Raises DataError for missing and empty files, Parquet files that are torn, and columns that are not there.
+    """
+    given = [name for name in SPLITS if patterns.get(name)]
+    chunks: list[Chunk] = []
+    file_index = 0
+    for name in given:
+        for uri in expand(str(patterns[name])):
+            split = None if given == ["train"] else name
+            kind = _format_of(uri) if format == "auto" else format
+            if kind == "parquet":
+                chunks.append(Chunk(uri, kind, file_index, 0, _parquet_rows(uri, text_column), split))
+            else:
+                size = _size(uri)
+                starts = range(0, size, chunk_bytes)
+                chunks += [Chunk(uri, kind, file_index, s, min(s + chunk_bytes, size), split) for s in starts]
+            file_index += 1
+    return chunks
+
+
+def read_chunk(chunk: Chunk, text_column: str) -> Iterator[pa.RecordBatch]:
+    """The rows of a piece as batches with the columns id and text; blank lines are rows of empty text.
+
+    Raises DataError for bytes that are not UTF-8, lines that are not JSON, and values that are not text.
+    """
+    rows = _parquet_texts(chunk, text_column) if chunk.format == "parquet" else _line_texts(chunk, text_column)
+    ids: list[int] = []
+    texts: list[str] = []
+    for place, text in rows:
+        ids.append((chunk.file_index << OFFSET_BITS) | place)
+        texts.append(text if text.strip() else "")
+        if len(ids) == BATCH_ROWS:
+            yield _batch(ids, texts)
+            ids, texts = [], []
+    if ids:
+        yield _batch(ids, texts)
+
+
+def content_digest(chunks: Sequence[Chunk]) -> str:
+    """sha256, in hex, of all files' bytes with their splits, in order."""
+    digest = hashlib.sha256()
+    for uri, split in dict.fromkeys((chunk.uri, chunk.split) for chunk in chunks):
+        digest.update(f"\0{split}\0{_size(uri)}\0".encode())
+        filesystem, path = fs.resolve(uri)
+        with filesystem.open_input_stream(path, compression=None) as stream:
+            while block := stream.read(READ_BYTES):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def split_by_hash(text: str, valid_share: float, test_share: float) -> str:
+    """The split of a text, from its words alone: equal sentences never fall on both sides."""
+    words = " ".join(text.split()).encode("utf-8", "surrogatepass")
+    place = int.from_bytes(hashlib.sha256(words).digest()[:8], "big") / 2**64
+    if place < valid_share:
+        return "valid"
+    return "test" if place < valid_share + test_share else "train"
+
+
+def _batch(ids: list[int], texts: list[str]) -> pa.RecordBatch:
+    return pa.record_batch({"id": pa.array(ids, pa.int64()), "text": pa.array(texts, pa.string())})
+
+
+def _fixed_part(path: str) -> str:
+    """The folder above the first wildcard."""
+    parts = path.split("/")
+    fixed = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), len(parts) - 1)
+    return "/".join(parts[:fixed]) or "/"
+
+
+def _hidden(relative: str) -> bool:
+    return any(part.startswith((".", "_")) for part in relative.strip("/").split("/"))
+
+
+def _format_of(uri: str) -> str:
+    dot = uri.rfind(".")
+    return FORMATS.get(uri[dot:].lower(), "text") if dot >= 0 else "text"
+
+
+def _size(uri: str) -> int:
+    filesystem, path = fs.resolve(uri)
+    size = filesystem.get_file_info(path).size
+    if not size:
+        raise DataError(f"{uri}: the file is empty; give a file with one sentence a line")
+    return int(size)
+
+
+def _parquet_rows(uri: str, text_column: str) -> int:
+    filesystem, path = fs.resolve(uri)
+    try:
+        parquet = pq.ParquetFile(path, filesystem=filesystem)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{uri}: not a complete Parquet file ({str(error).splitlines()[0]}); write it again") from None
+    columns = parquet.schema_arrow.names
+    if text_column not in columns:
+        raise DataError(_no_column(uri, text_column, columns))
+    return int(parquet.metadata.num_rows)
+
+
+def _no_column(where: str, wanted: str, there: Sequence[str]) -> str:
+    near = difflib.get_close_matches(wanted, there, n=1)
+    hint = f"; did you mean data.text_column={near[0]}?" if near else "; set data.text_column"
+    return f"{where}: no column {wanted!r}; it has {', '.join(there)}{hint}"
+
+
+def _parquet_texts(chunk: Chunk, text_column: str) -> Iterator[tuple[int, str]]:
+    filesystem, path = fs.resolve(chunk.uri)
+    row = 0
+    for batch in pq.ParquetFile(path, filesystem=filesystem).iter_batches(BATCH_ROWS, columns=[text_column]):
+        for value in batch.column(0).to_pylist():
+            yield row, _as_text(value, f"{chunk.uri}, row {row}", text_column)
+            row += 1
+
+
+def _line_texts(chunk: Chunk, text_column: str) -> Iterator[tuple[int, str]]:
+    for offset, raw in _lines(chunk):
+        if offset == 0:
+            raw = raw.removeprefix(codecs.BOM_UTF8)
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{chunk.uri}: not UTF-8 at byte {offset + error.start} ({error.reason}); convert the file, "
+                            "e.g. iconv -f latin1 -t utf-8") from None  # fmt: skip
+        yield offset, _json_text(text, chunk.uri, offset, text_column) if chunk.format == "jsonl" else text
+
+
+def _lines(chunk: Chunk) -> Iterator[tuple[int, bytes]]:
+    """Byte offset and content of each line that begins inside the chunk; the last one may end beyond it."""
+    filesystem, path = fs.resolve(chunk.uri)
+    with filesystem.open_input_file(path) as stream:
+        # A line begins after a newline, so reading starts one byte early to see whether there is one.
+        position = max(0, chunk.start - 1)
+        stream.seek(position)
+        skip_first = chunk.start > 0
+        rest = b""
+        while position < chunk.stop:
+            block = stream.read(READ_BYTES)
+            rest += block
+            pieces = rest.split(b"\n")
+            rest = pieces.pop()
+            for piece in pieces:
+                if not skip_first and position < chunk.stop:
+                    yield position, piece.removesuffix(b"\r")
+                skip_first = False
+                position += len(piece) + 1
+            if not block:
+                if rest and not skip_first and position < chunk.stop:
+                    yield position, rest.removesuffix(b"\r")
+                return
+
+
+def _json_text(line: str, uri: str, offset: int, text_column: str) -> str:
+    if not line.strip():
+        return ""
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{uri}: not JSON at byte {offset} ({error}); JSONL has one object a line") from None
+    if not isinstance(value, dict) or text_column not in value:
+        names = list(value) if isinstance(value, dict) else []
+        raise DataError(_no_column(f"{uri}, byte {offset}", text_column, names))
+    return _as_text(value[text_column], f"{uri}, byte {offset}", text_column)
+
+
+def _as_text(value: Any, where: str, text_column: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {text_column!r} is {type(value).__name__}, not text; set data.text_column")
+    return value
