@@ -29,6 +29,7 @@ class Stream(IntEnum):
     KMEANS = 9
     RESTART = 10
     INIT = 11
+    GRAMMAR = 12
 
 
 def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:
