@@ -17,10 +17,11 @@ LOG_EVERY_S = 10.0
 
 @ray.remote(num_cpus=0)
 class Counter:
-    """Holds the latest report of a stage; `add` counts work done, `put` replaces values."""
+    """Holds the latest report of a stage: `add` counts work done, `put` replaces values, `fail` keeps a message."""
 
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
+        self.message = ""
 
     def add(self, name: str, amount: float) -> None:
         """Count an amount."""
@@ -29,6 +30,14 @@ class Counter:
     def put(self, values: dict[str, float]) -> None:
         """Replace values."""
         self.values.update(values)
+
+    def fail(self, message: str) -> None:
+        """Keep the message of a user's error."""
+        self.message = message
+
+    def failure(self) -> str:
+        """The kept message, empty when there is none."""
+        return self.message
 
     def get(self) -> dict[str, float]:
         """All values."""
@@ -53,11 +62,9 @@ def progress(what: str, total: float, unit: str) -> Iterator[Any]:
         ray.kill(counter)
 
 
-def render(what: str, values: dict[str, float], total: float, unit: str, elapsed_s: float) -> str:
-    """The line: what, how far, rate, time left, and the shown values."""
+def render(what: str, values: dict[str, float], total: float, unit: str, rate: float) -> str:
+    """The line: what, how far, rate per second, time left, and the shown values."""
     done = values.get("done", 0.0)
-    begun = values.get("begun_at", 0.0)
-    rate = (done - begun) / elapsed_s if elapsed_s > 0 else 0.0
     left = f"{(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
     shown = "  ".join(f"{name.removeprefix('show:')} {value:.4g}" for name, value in values.items() if name.startswith("show:"))
     return "  ".join(part for part in (f"{what:<10}", f"{done:,.0f}/{total:,.0f} {unit}", f"{rate:,.1f} {unit}/s",
@@ -67,7 +74,7 @@ def render(what: str, values: dict[str, float], total: float, unit: str, elapsed
 def _print_until(counter: Any, what: str, total: float, unit: str, stop: threading.Event) -> None:
     terminal = sys.stderr.isatty()
     every_s = TERMINAL_EVERY_S if terminal else LOG_EVERY_S
-    begun: float | None = None
+    begun: tuple[float, float] | None = None  # when the first report came, and how far it was
     printed = ""
     while not stop.wait(every_s):
         try:
@@ -76,8 +83,10 @@ def _print_until(counter: Any, what: str, total: float, unit: str, stop: threadi
             return
         if not values.get("done"):
             continue
-        begun = begun or time.monotonic() - 1e-3
-        line = render(what, values, total, unit, time.monotonic() - begun)
+        now = time.monotonic()
+        begun = begun or (now, values["done"])
+        rate = (values["done"] - begun[1]) / (now - begun[0]) if now > begun[0] else 0.0
+        line = render(what, values, total, unit, rate)
         if line != printed:
             print(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
             printed = line

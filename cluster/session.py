@@ -1,5 +1,6 @@
 """The one place that connects to Ray, and checks beforehand that a request can ever be met: Ray itself would wait."""
 
+import logging
 import os
 import socket
 import uuid
@@ -35,6 +36,9 @@ def connect(execution: Execution) -> None:
         elif execution.workers * execution.cpus_per_worker > (os.cpu_count() or 1):
             raise ClusterError(_too_many(execution, float(os.cpu_count() or 1), "this machine"))
         _start(address)
+        # Stages say themselves what they do; Ray's own logs stay in its session folder.
+        for name in ("ray.data", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
     check_resources(execution, _most_resources())
 
 

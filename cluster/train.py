@@ -4,6 +4,7 @@ The run's name is the stage's fingerprint: the same recipe on the same store goe
 different recipe can never inherit one.
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.torch
 import torch
-from pyarrow import fs as arrow_fs
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from torch.nn.parallel import DistributedDataParallel
@@ -37,8 +38,8 @@ from davam.train.state import TrainState, load_state, save_state
 class TrainTask:
     """What a worker needs to know: plain data and the two module-level functions of its stage.
 
-    `load_rows(task) -> (train, valid, vocab_size or None)` and `build(task, vocab) -> module` and
-    `export(task, module) -> TextModel` belong to the pipeline's stage.
+    `build` gives a worker's untrained module with its training and validation rows; `export` turns the trained
+    module into the model that is saved.
     """
 
     stage: str
@@ -52,7 +53,7 @@ class TrainTask:
 
 
 def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
-    """Trains the stage and leaves the model folder in the attempt; the last report's metrics.
+    """Trains the stage, leaves the model folder in the attempt, and returns its `metrics.json`.
 
     Raises the worker's own DavamError when there was one.
     """
@@ -74,25 +75,26 @@ def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
             ),
         )
         try:
-            result = trainer.fit()
+            trainer.fit()
         except Exception as error:
             raise users_error(error) or _as_training_error(error, task) from error
-    metrics = dict(result.metrics or {})
-    if "error" in metrics:
-        raise TrainingError(str(metrics["error"]))
-    _delete(fs.join(storage, task.name))
+        message = ray.get(counter.failure.remote())
+    if message:
+        raise TrainingError(message)
+    metrics: dict[str, Any] = json.loads(fs.read_bytes(fs.join(task.attempt_uri, "metrics.json")))
+    fs.delete_folder(fs.join(storage, task.name))
     return metrics
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """One worker's training, start to end. A user's error is reported rather than raised, so that Ray does not
-    repeat what would fail again."""
+    """One worker's training, start to end. A user's error is told to the driver rather than raised, so that Ray does
+    not repeat what would fail again."""
     task: TrainTask = settings["task"]
     torch.set_num_threads(task.execution.cpus_per_worker)
     try:
         _train_worker(task, settings["counter"])
     except DavamError as error:
-        ray.train.report({"error": str(error)})
+        ray.get(settings["counter"].fail.remote(str(error)))
 
 
 def _train_worker(task: TrainTask, counter: Any) -> None:
@@ -104,12 +106,9 @@ def _train_worker(task: TrainTask, counter: Any) -> None:
     optimizer = build_optimizer(module, job.config)
     state = _resume(job, optimizer)
     hooks = _hooks(task, counter, rank)
-    hooks.report({"step": -1.0, "begun_at": float(state.epoch), "resumed_epoch": float(state.epoch)})
     train(job, optimizer, state, hooks)
     if rank == 0:
         _export(task, module, state)
-    ray.train.report({"best_epoch": state.best_epoch + 1, "best_objective": state.best_objective,
-                      "epochs": state.epoch, "history": state.history})  # fmt: skip
 
 
 def _data_parallel(module: Trainable) -> Any:
@@ -148,8 +147,6 @@ def _hooks(task: TrainTask, counter: Any, rank: int) -> Hooks:
 
 
 def _shown(values: dict[str, float], stage: str) -> dict[str, float]:
-    if values["step"] < 0:
-        return {}
     objective = "rec_nats" if stage == "stage_one" else "kl_nats_sum"
     shown = {"done": float(values["step"]), "show:epoch": float(values["epoch"])}
     if values.get("rows"):
@@ -160,19 +157,12 @@ def _shown(values: dict[str, float], stage: str) -> dict[str, float]:
 def _export(task: TrainTask, module: Trainable, state: TrainState) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = task.export(task, module.eval())
-        model.save(folder, metrics_json={"history": state.history, "best_epoch": state.best_epoch + 1})
-        filesystem, path = fs.resolve(task.attempt_uri)
-        arrow_fs.copy_files(folder, path, destination_filesystem=filesystem)
+        model.save(folder, metrics_json={"history": state.history, "best_epoch": state.best_epoch + 1,
+                                         "best_objective": state.best_objective, "epochs": state.epoch})  # fmt: skip
+        fs.upload_folder(folder, task.attempt_uri)
 
 
 def _as_training_error(error: Exception, task: TrainTask) -> TrainingError:
     first_line = (str(error).strip() or type(error).__name__).splitlines()[-1]
     return TrainingError(f"{task.stage} stopped: {first_line}; the same command goes on from the last checkpoint")
-
-
-def _delete(uri: str) -> None:
-    filesystem, path = fs.resolve(uri)
-    if fs.exists(uri):
-        filesystem.delete_dir(path)
-
 

@@ -110,6 +110,7 @@ class Recipe(Frozen):
     prior: PriorConfig
     stage_two: TrainConfig
     samples: SampleConfig = SampleConfig()
+    paper_figures: dict[str, float] = Field({}, description="the paper's values for K=512, shown in the report")
 
     def plain(self) -> dict[str, Any]:
         """The recipe as plain data, for printing, hashing and model folders."""

@@ -67,7 +67,7 @@ def code_measures(run: Run, inputs: dict[str, Manifest]) -> dict[str, float]:
     tokens = run.store.read_table(inputs["tokens"], "tokens/1", split="test").sort_by("id")
     codes_N = np.concatenate([np.asarray(row) for row in codes["codes"].to_pylist()])
     words_N = np.concatenate([np.asarray(row[:-1]) for row in tokens["tokens"].to_pylist()])
-    used = metrics.CodeMeasures.of(codes_N, words_N, run.recipe.model.codebook_size)
+    used = metrics.code_measures(codes_N, words_N, run.recipe.model.codebook_size)
     return {name: float(value) for name, value in dataclasses.asdict(used).items()}
 
 
@@ -76,7 +76,7 @@ def sample_measures(run: Run, inputs: dict[str, Manifest]) -> dict[str, float]:
     samples = run.store.read_table(inputs["samples"], "samples/1")
     train = run.store.read_table(inputs["tokens"], "tokens/1", split="train", columns=["text"])
     known = {" ".join(text.split()) for text in train["text"].to_pylist()}
-    judged = metrics.SampleMeasures.of(samples["text"].to_pylist(), known, "<unk>")
+    judged = metrics.sample_measures(samples["text"].to_pylist(), known, "<unk>")
     measures = {f"sample_{name}": float(value) for name, value in dataclasses.asdict(judged).items()}
     return measures | {"sample_truncated_rate": float(np.mean(samples["truncated"].to_pylist()))}
 

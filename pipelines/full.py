@@ -22,30 +22,17 @@ SAMPLES_SHOWN = 10
 
 def full(run: Run) -> None:
     """Builds what is not there yet, then prints ten samples, the figures, the report's place and the cluster line."""
-    for stage in PAPER:
-        manifest = run_stage(stage, run)
-    report_uri = run.store.file_uris(manifest)[0]
-    run.store.write_run(manifest, {
-        "model_uri": run.store.artifact_uri("stage_two", STAGE_TWO.fingerprint(run.recipe)),
-        "report_uri": report_uri, "arguments": list(run.arguments), "recipe": run.recipe.plain(),
-    })  # fmt: skip
-    _show(run, report_uri)
-
-
-def _show(run: Run, report_uri: str) -> None:
-    samples = run.store.read_table(_manifest(SAMPLES, run), "samples/1", columns=["id", "text"])
-    for text in samples.sort_by("id").slice(0, SAMPLES_SHOWN)["text"].to_pylist():
-        print(text)
-    figures = _manifest(EVALUATE, run).metrics
-    print()
-    for name in sorted(figures):
-        print(f"{name} {figures[name]:.6g}")
-    print(f"\nreport {report_uri}")
+    built = {stage.name: run_stage(stage, run) for stage in PAPER}
+    report_uri = next(uri for uri in run.store.file_uris(built["report"]) if uri.endswith(".html"))
+    model_uri = run.store.artifact_uri("stage_two", built["stage_two"].fingerprint)
+    run.store.write_run(built["report"], {"model_uri": model_uri, "report_uri": report_uri,
+                                          "recipe": run.recipe.plain()})  # fmt: skip
+    samples = run.store.read_table(built["samples"], "samples/1").sort_by("id")
+    print(*samples["text"].to_pylist()[:SAMPLES_SHOWN], sep="\n", end="\n\n")
+    for name, value in sorted(built["evaluate"].metrics.items()):
+        print(f"{name} {value:.6g}")
+    print(f"\nmodel  {model_uri}\nreport {report_uri}")
     print(f"as a cluster job: ray job submit --working-dir . -- python pipelines/full.py {shlex.join(run.arguments)}")
-
-
-def _manifest(stage, run: Run):  # type: ignore[no-untyped-def]
-    return run_stage(stage, run)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import sys
 import tempfile
 
 import pyarrow as pa
-from pyarrow import fs as arrow_fs
 
 from davam.data import fs, grammar, source
 from davam.data.artifacts import Attempt, Manifest
@@ -79,8 +78,7 @@ def _fit(recipe: Recipe, words: dict[str, int], rows: object) -> TextTokenizer:
 def _save(tokenizer: TextTokenizer, attempt: Attempt) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(folder)
-        filesystem, path = fs.resolve(fs.join(attempt.uri, "tokenizer"))
-        arrow_fs.copy_files(folder, path, destination_filesystem=filesystem)
+        fs.upload_folder(folder, fs.join(attempt.uri, "tokenizer"))
 
 
 def _counts(attempt: Attempt, rows: int, blank: int, vocab_size: int) -> Built:

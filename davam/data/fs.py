@@ -79,6 +79,14 @@ def list_files(uri: str) -> list[tuple[str, int]]:
     return sorted((info.path.lstrip("/").removeprefix(base).lstrip("/"), info.size) for info in infos)
 
 
+def upload_folder(folder: str, uri: str) -> None:
+    """Copies the files of a local folder to a URI. Object stores get no directory markers."""
+    filesystem, path = resolve(uri)
+    if is_local(uri):
+        os.makedirs(path, exist_ok=True)
+    arrow_fs.copy_files(folder, path, destination_filesystem=filesystem)
+
+
 def delete_folder(uri: str) -> None:
     """Removes a folder and all in it; nothing when it is absent."""
     if exists(uri):

@@ -37,7 +37,7 @@ def ppl_paper(rec_nats_B: Array, kl_nats_B: Array, num_codes_B: Array, num_token
     """
     _check_aligned("ppl_paper", rec_nats_B, kl_nats_B, num_codes_B, num_tokens_B)
     if np.min(num_codes_B) < 1:
-        raise DataError("ppl_paper: a sentence has no codes; the paper's formula needs a discrete latent model")
+        raise DataError("ppl_paper: a sentence has no codes; the formula needs a model with discrete latents")
     kl_per_code_B = np.asarray(kl_nats_B, dtype=np.float64) / num_codes_B
     return ppl_bound(float(np.sum(rec_nats_B)), float(kl_per_code_B.sum()), int(np.sum(num_tokens_B)))
 
@@ -91,7 +91,7 @@ def code_measures(codes_N: Array, words_N: Array, codebook_size: int) -> CodeMea
 class SampleMeasures:
     """Diversity, length and novelty of sampled texts.
 
-    `dist_1`, `dist_2` and `entropy_nats` treat all samples as one list of tokens, so bigrams cross the borders
+    `dist_1`, `dist_2` and `entropy_nats` treat all samples as one list of tokens, so bigrams cross the ends
     of sentences, as in the paper's Table V; they depend on how many samples there are. Lengths count words.
     """
 
@@ -109,10 +109,10 @@ class SampleMeasures:
 
 
 def sample_measures(texts: Sequence[str], train_texts: Collection[str], unk: str) -> SampleMeasures:
-    """The measures of sampled texts, whose words are split at whitespace; `unk` is the unknown word's spelling.
+    """The measures of sampled texts, whose words are split at whitespace; `unk` spells the unknown word.
 
     Texts are compared with the training texts and with each other after runs of whitespace became one space.
-    Samples without any word measure 0. Raises DataError without samples.
+    Shares of nothing are 0, so samples without any word measure 0. Raises DataError without samples.
     """
     if not len(texts):
         raise DataError("sample measures: no samples; draw at least one")
@@ -147,7 +147,7 @@ class ReconstructionMeasures:
 
 
 def reconstruction_measures(texts: Sequence[str], reconstructions: Sequence[str]) -> ReconstructionMeasures:
-    """The share of the texts' words that stand at the same place in the reconstruction, and of exact sentences.
+    """The shares of words that stand at the same place in the reconstruction and of sentences that are equal.
 
     Words are split at whitespace. Raises DataError for lists of unequal length or without sentences.
     """
@@ -177,4 +177,4 @@ def _entropy_nats(counts: Iterable[int]) -> float:
     # Sorted, so that rounding does not depend on the order in which the events were met.
     count = np.sort(np.fromiter(counts, dtype=np.float64))
     total = count.sum()
-    return float(np.log(total) - (count * np.log(count)).sum() / total) if total else 0.0
+    return max(0.0, float(np.log(total) - (count * np.log(count)).sum() / total)) if total else 0.0

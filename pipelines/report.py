@@ -1,0 +1,165 @@
+"""Stage `report`: one self-contained page, and its JSON twin, of all that was built and measured."""
+
+import json
+import shlex
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import yaml
+
+from davam.data import fs, grammar
+from davam.data.artifacts import Attempt, Manifest, short
+from davam.evaluate.report import Curve, Figure, Reconstruction, Report, Sample, StageRow, render, to_json
+from davam.recipe import GrammarData, Recipe
+from pipelines.codes import CODES
+from pipelines.evaluate import EVALUATE
+from pipelines.samples import SAMPLES
+from pipelines.stage import Built, Run, Stage, main
+from pipelines.stage_one import STAGE_ONE
+from pipelines.stage_two import STAGE_TWO
+from pipelines.tokens import TOKENS
+
+SHOWN_RECONSTRUCTIONS = 8
+SHOWN_SAMPLES = 20
+MEANINGS = {
+    "rec_nats": ("nats/sentence", "mean -ln p(x|z) of the test sentences, the end symbol included"),
+    "kl_nats_sum": ("nats/sentence", "mean cost of a sentence's codes and of its end under the prior, Eq. (7)"),
+    "kl_nats_per_code": ("nats/code", "the same per code: what the paper's table calls KL"),
+    "ppl_bound": ("per token", "exp((Rec + summed KL) / tokens): the model's perplexity is at most this"),
+    "ppl_paper": ("per token", "the paper's formula, which averages the KL over codes: not a perplexity bound"),
+    "ppl_floor": ("per token", "perplexity of the test draw under the grammar itself: no model can be better on average"),
+    "ppl_bound_over_floor": ("ratio", "1.00 is perfect; below 1.00 would be a counting error"),
+    "sample_grammatical_rate": ("share", "samples that the grammar accepts"),
+    "codes_used": ("codes", "different codes in the test sentences"),
+    "code_perplexity": ("codes", "exp of the entropy of code use"),
+    "mutual_information_nats": ("nats", "what a code tells about its word"),
+    "purity": ("share", "positions whose word is the commonest word of their code"),
+    "words_per_code_mean": ("words", "different words per used code"),
+    "words_per_code_max": ("words", "different words of the broadest code"),
+    "free_running_accuracy": ("share", "tokens right in their place when the decoder runs free on the true codes"),
+    "free_running_exact": ("share", "sentences rebuilt exactly, running free"),
+    "sample_entropy_nats": ("nats", "entropy of the samples' words"),
+    "sample_dist_1": ("share", "different words over words, all samples as one list"),
+    "sample_dist_2": ("share", "different word pairs over word pairs, all samples as one list"),
+    "sample_unk_rate": ("share", "words that are <unk>"),
+    "sample_copies_of_train_rate": ("share", "samples equal to a training sentence"),
+    "sample_unique_rate": ("share", "different samples"),
+    "sample_length_mean_tokens": ("words", "mean length of the samples"),
+    "sample_length_std_tokens": ("words", "standard deviation of the samples' lengths"),
+    "sample_truncated_rate": ("share", "samples cut at the longest length"),
+}  # fmt: skip
+
+
+def uses(recipe: Recipe) -> dict[str, Any]:
+    """The whole recipe is shown, so all of it is part of the page."""
+    return recipe.plain()
+
+
+def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
+    """Writes `report.html` and `report.json`."""
+    report = compose(run, inputs)
+    fs.write_bytes_atomic(fs.join(attempt.uri, "report.html"), render(report).encode())
+    fs.write_bytes_atomic(fs.join(attempt.uri, "report.json"), to_json(report).encode())
+    return Built()
+
+
+def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
+    """The report's content as plain data."""
+    measures = inputs["evaluate"].metrics
+    scores = run.store.read_table(inputs["evaluate"], "scores/1").sort_by("id")
+    samples = run.store.read_table(inputs["samples"], "samples/1").sort_by("id")
+    shown = zip(*(scores.slice(0, SHOWN_RECONSTRUCTIONS)[name].to_pylist() for name in ("id", "text", "reconstruction")),
+                strict=True)  # fmt: skip
+    return Report(
+        title="DAVAM run report",
+        subtitle=f"{inputs['tokens'].counts['rows']:,} sentences, {run.recipe.model.codebook_size} codes",
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        verdict=verdict(measures),
+        warnings=warnings(measures, inputs, run.recipe),
+        figures=figures(measures, run.recipe),
+        curves=curves(run, inputs),
+        reconstructions=[Reconstruction(*row) for row in shown],
+        samples=[Sample(row["id"], row["text"], _note(row["text"], run.recipe))
+                 for row in samples.slice(0, SHOWN_SAMPLES).to_pylist()],
+        code_usage=code_usage(run, inputs),
+        lengths={"test sentences": [len(text.split()) for text in scores["text"].to_pylist()],
+                 "samples": [len(text.split()) for text in samples["text"].to_pylist()]},
+        stages=[_row(manifest) for manifest in inputs.values()],
+        lineage={name: short(manifest.fingerprint) for name, manifest in inputs.items()},
+        recipe_yaml=yaml.safe_dump(run.recipe.plain(), sort_keys=False),
+        submit_command=f"ray job submit --working-dir . -- python pipelines/full.py {shlex.join(run.arguments)}",
+    )  # fmt: skip
+
+
+def figures(measures: dict[str, float], recipe: Recipe) -> list[Figure]:
+    """The measures that have a meaning here, in the order of their table."""
+    return [Figure(name, measures[name], *MEANINGS[name], _paper(recipe, name)) for name in MEANINGS if name in measures]
+
+
+def verdict(measures: dict[str, float]) -> str:
+    """What the figures say, in one or two sentences."""
+    text = (f"A valid bound of {measures['ppl_bound']:.2f} on the perplexity per token; reconstruction costs "
+            f"{measures['rec_nats']:.2f} nats a sentence and the codes {measures['kl_nats_sum']:.2f}.")  # fmt: skip
+    if "ppl_floor" in measures:
+        text += (f" The corpus itself has a floor of {measures['ppl_floor']:.2f}, and "
+                 f"{measures['sample_grammatical_rate']:.0%} of the samples are grammatical.")  # fmt: skip
+    return text
+
+
+def warnings(measures: dict[str, float], inputs: dict[str, Manifest], recipe: Recipe) -> list[str]:
+    """What a reader should know before trusting the run, in plain words."""
+    found = []
+    size, used = recipe.model.codebook_size, int(measures["codes_used"])
+    if used < size:
+        found.append(f"{size - used} of {size} codes do not occur in the test sentences.")
+    dropped = inputs["tokens"].counts["dropped_blank"] + inputs["tokens"].counts["dropped_too_long"]
+    if dropped:
+        found.append(f"{dropped} rows were dropped: blank, or longer than {recipe.data.max_tokens} tokens.")
+    if measures["sample_copies_of_train_rate"] > 0.01:
+        found.append(f"{measures['sample_copies_of_train_rate']:.1%} of the samples are copies of training sentences.")
+    if measures.get("ppl_bound_over_floor", 1.0) < 1.0:
+        found.append("The bound is under the entropy floor: a counting error until proven otherwise.")
+    return found
+
+
+def curves(run: Run, inputs: dict[str, Manifest]) -> list[Curve]:
+    """The measure of each training stage by epoch, on the training and validation rows."""
+    drawn = []
+    for stage, name, title in (("stage_one", "rec_nats", "Stage one: reconstruction"),
+                               ("stage_two", "kl_nats_sum", "Stage two: cost of the codes")):  # fmt: skip
+        uri = fs.join(run.store.artifact_uri(stage, inputs[stage].fingerprint), inputs[stage].attempt, "metrics.json")
+        history = json.loads(fs.read_bytes(uri))["history"]
+        series = {split: [(row["epoch"], row[f"{split}/{name}"]) for row in history] for split in ("train", "valid")}
+        drawn.append(Curve(title, "epoch", f"{name} per sentence", series))
+    return drawn
+
+
+def code_usage(run: Run, inputs: dict[str, Manifest]) -> list[int]:
+    """How often each code occurs in the test sentences."""
+    table = run.store.read_table(inputs["codes"], "codes/1", split="test", columns=["codes"])
+    flat = np.concatenate([np.asarray(row) for row in table["codes"].to_pylist()])
+    return [int(n) for n in np.bincount(flat, minlength=run.recipe.model.codebook_size)]
+
+
+def _note(text: str, recipe: Recipe) -> str:
+    if not isinstance(recipe.data, GrammarData):
+        return ""
+    return "grammatical" if grammar.is_grammatical(text) else "not grammatical"
+
+
+def _paper(recipe: Recipe, name: str) -> str | None:
+    return f"{recipe.paper_figures[name]:g}" if name in recipe.paper_figures else None
+
+
+def _row(manifest: Manifest) -> StageRow:
+    rows = manifest.counts.get("rows")
+    return StageRow(manifest.stage, f"built {manifest.created_utc}", short(manifest.fingerprint), rows,
+                    manifest.provenance.get("wall_s"), "")  # fmt: skip
+
+
+REPORT = Stage("report", 1, (TOKENS, STAGE_ONE, CODES, STAGE_TWO, SAMPLES, EVALUATE), uses, build)
+
+if __name__ == "__main__":
+    sys.exit(main(REPORT))
