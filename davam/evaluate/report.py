@@ -21,7 +21,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 
 @dataclass(frozen=True)
@@ -256,8 +256,10 @@ def _codes_chart(code_usage: Sequence[int]) -> _Chart:
 
     def draw(axes: Axes) -> None:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.stairs(counts, baseline=0.5, fill=True, color=_SERIES[0])
         axes.set(xlabel="code, by rank", ylabel="positions", xlim=(0, len(counts)), ylim=(0.5, None))
+        axes.minorticks_off()
 
     return _Chart(title, caption, _svg(draw, "codes", f"{title}. {caption}"))
 

@@ -1,0 +1,290 @@
+"""The page and its JSON twin: safe, self-contained, complete, the same every time, and readable."""
+
+import dataclasses
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import matplotlib
+import pytest
+
+from davam.evaluate.report import Curve, Figure, Reconstruction, Report, Sample, StageRow, render, to_json
+
+HOSTILE = '<script>alert("1")</script> & <b>$x_$'
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+@pytest.fixture(scope="module")
+def report():
+    return Report(
+        title="DAVAM on captions",
+        subtitle="preset captions",
+        created_utc="2026-03-02T14:05:11Z",
+        verdict="The samples read like captions.",
+        warnings=["60 of 512 codes never used"],
+        figures=[
+            Figure("ppl_bound", 48.9, "", "upper bound"),
+            Figure("ppl_paper", 2.4012, "", "the paper's formula", "3.52"),
+            Figure("rec_nats", 8.46, "nats per sentence", "reconstruction", "10.85"),
+            Figure("train_tokens", 929589, "tokens", "size"),
+            Figure("ppl_iw", math.inf, "", "importance-weighted"),
+        ],
+        curves=[
+            Curve(
+                "Rec", "epoch", "nats", {"train": [(1, 9.0), (2, 8.0)], "valid": [(1, 9.5), (2, math.nan)]}
+            ),
+            Curve("KL", "step", "nats", {"train": [(step, 1 / (step + 1)) for step in range(50)]}),
+        ],
+        reconstructions=[
+            Reconstruction(3, "a dog runs fast", "a cat runs"),
+            Reconstruction(5, "hi you", "hi you"),
+        ],
+        samples=[Sample(0, "a man sits .", "grammatical"), Sample(11, "two dogs .")],
+        code_usage=[5, 0, 90, 1200],
+        lengths={"real": [3, 4, 4, 9], "sampled": [2, 4]},
+        stages=[
+            StageRow("tokens", "built", "1f0c9a77b2d4", 49199, 4.21, "no artifact"),
+            StageRow("codes", "reused", "c0ffee12ab90", None, None, "nothing changed"),
+        ],
+        lineage={"code version": "4f2a91c8"},
+        recipe_yaml="model:\n  kind: davam\n",
+        submit_command="python pipelines/full.py --preset captions",
+    )
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return render(report)
+
+
+class Outline(HTMLParser):
+    """Checks that tags are balanced; collects the elements with their attributes, and the text."""
+
+    def __init__(self, page):
+        super().__init__(convert_charrefs=True)
+        self.open, self.elements, self.text = [], [], ""
+        self.feed(page)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+    def all(self, name):
+        return [attributes for tag, attributes in self.elements if tag == name]
+
+
+def with_every_text(report, text):
+    """The report with the given text in every place that holds a text."""
+
+    def replaced(value):
+        if isinstance(value, str):
+            return text
+        if dataclasses.is_dataclass(value):
+            fields = {field.name: replaced(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            return dataclasses.replace(value, **fields)
+        if isinstance(value, dict):
+            return {text: replaced(entry) for entry in value.values()}
+        return [replaced(entry) for entry in value] if isinstance(value, list) else value
+
+    return replaced(report)
+
+
+def test_tags_are_balanced_and_ids_unique(page):
+    outline = Outline(page)
+    ids = [attributes["id"] for _, attributes in outline.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    referred = re.findall(r'(?:href="|url\()#([^")]+)', page)
+    assert referred and set(referred) <= set(ids)
+
+
+def test_every_text_is_escaped(report):
+    clean, hostile = Outline(render(report)), Outline(render(with_every_text(report, HOSTILE)))
+    assert not hostile.all("script") and not hostile.all("b")
+    assert hostile.text.count(HOSTILE) >= 25
+    assert {tag for tag, _ in hostile.elements} <= {tag for tag, _ in clean.elements}
+
+
+def test_control_characters_do_not_break_the_charts(report):
+    Outline(render(with_every_text(report, "a\x00\x1b\x0b\u202e")))
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    assert not re.search(r"""(?:src|href|action|srcset)\s*=\s*["']?(?!\#)[^"'#\s]""", page)
+    assert not re.search(r"url\((?!#)", page)
+    assert "@import" not in page and "<script" not in page
+    assert not re.search(r"https?://", page)
+    assert "default-src 'none'" in page
+
+
+def test_the_same_report_gives_the_same_bytes_whatever_the_users_plot_settings(report, page):
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": False}):
+        assert render(report) == page
+    assert to_json(report) == to_json(report)
+
+
+def test_all_figures_are_shown_with_their_meaning_and_the_papers_value(report, page):
+    text = Outline(page).text
+    for figure in report.figures:
+        assert figure.name in text and figure.meaning in text and (figure.paper or "") in text
+    for shown in ("48.9", "2.401", "8.46", "929,589", "infinite"):
+        assert shown in text
+
+
+def test_the_bound_and_the_papers_formula_stand_side_by_side(page):
+    cards = [
+        " ".join(Outline(card).text.split())
+        for card in re.findall(r"<li.*?</li>", page.split("cards")[-1], re.S)
+    ]
+    assert cards[:2] == ["ppl_bound 48.9 valid upper bound", "ppl_paper 2.401 not a bound paper: 3.52"]
+    row = re.search(r'<th role="rowheader" scope="row">ppl_paper.*?</th>', page, re.S)
+    assert "not a bound" in row.group()
+
+
+def test_the_order_of_the_page(page):
+    parts = [
+        "The samples read like captions.",
+        "Key figures",
+        "Curves",
+        "Reconstructions",
+        "Samples",
+        "Codes",
+    ]
+    parts += ["Lengths", "Stages", "Lineage", "Recipe", "To repeat this run"]
+    body = Outline(page[: page.index("<nav")] + page[page.index("</nav>") + len("</nav>") :]).text
+    places = [body.index(f"{part}\n") for part in parts]
+    assert places == sorted(places)
+
+
+def test_texts_say_how_they_were_drawn(page):
+    assert Outline(page).text.count("Drawn by fixed ids, not chosen.") == 2
+
+
+def test_words_that_were_lost_or_changed_are_marked(page):
+    assert re.findall(r"<mark>(.*?)</mark>", page) == ["dog", "fast", "cat"]
+    text = Outline(page).text
+    assert "2 of 4 words kept" in text and "identical" in text
+
+
+def test_stages_show_rows_and_time(page):
+    text = Outline(page).text
+    assert "49,199" in text and "4.2 s" in text and "nothing changed" in text
+
+
+@pytest.mark.parametrize(
+    ("wall_s", "shown"),
+    [
+        (0.04, "0.0 s"),
+        (9.96, "10.0 s"),
+        (12.4, "12 s"),
+        (59.7, "1 min 00 s"),
+        (4012, "1 h 06 min"),
+        (None, "–"),
+    ],
+)
+def test_durations(report, wall_s, shown):
+    row = StageRow("only", "built", "f", None, wall_s, "why")
+    page = render(dataclasses.replace(report, stages=[row]))
+    assert f'<td role="cell" class="num quiet">{shown}</td>' in page
+
+
+def test_charts_are_described_in_words(page):
+    outline = Outline(page)
+    labels = [attributes["aria-label"] for attributes in outline.all("svg")]
+    assert labels == [
+        "Rec. train ends at 8; valid ends at 9.5.",
+        "KL. train ends at 0.02.",
+        "Positions per code, most used first. 3 of 4 codes used, 1 never used.",
+        "Sentence lengths. real: mean 5.0 words; sampled: mean 3.0 words.",
+    ]
+    assert all(attributes["role"] == "img" for attributes in outline.all("svg"))
+
+
+def test_charts_take_their_colors_from_the_page(page):
+    charts = "".join(re.findall(r"<svg.*?</svg>", page, re.S))
+    assert "var(--series-1)" in charts and "currentColor" in charts
+    assert set(re.findall(r"#[0-9a-f]{6}\b", charts)) == set()
+
+
+def test_semantics(page):
+    outline = Outline(page)
+    assert outline.all("html") == [{"lang": "en"}]
+    levels = [int(tag[1]) for tag, _ in outline.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in zip(levels, levels[1:]))
+    assert len(outline.all("caption")) == len(outline.all("table")) == 2
+    assert {attributes["scope"] for attributes in outline.all("th")} == {"row", "col"}
+    assert [len(outline.all(tag)) for tag in ("main", "header", "nav", "title")] == [1, 1, 1, 1]
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in outline.all("meta")
+
+
+def luminance(color):
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear))
+
+
+def contrast(one, other):
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_contrast_meets_wcag_aa(page, theme):
+    palette = dict(
+        re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", re.findall(r":root \{(.*?)\}", page, re.S)[theme])
+    )
+    for text in ("ink", "quiet", "accent", "warn"):
+        for ground in ("paper", "panel", "warn-panel"):
+            assert contrast(palette[text], palette[ground]) >= 4.5, (text, ground)
+    assert contrast(palette["ink"], palette["mark"]) >= 4.5
+    for series in ("series-1", "series-2", "series-3", "series-4"):
+        assert contrast(palette[series], palette["paper"]) >= 3, series
+
+
+def test_an_empty_report_is_still_a_page():
+    empty = Report("t", "s", "2026-01-01T00:00:00Z", "v", [], [], [], [], [], [], {}, [], {}, "", "")
+    page = render(empty)
+    assert not Outline(page).all("svg") and "Warnings" not in page
+    for remark in ("No curves were recorded.", "No codes were counted.", "No lengths were recorded."):
+        assert remark in page
+    assert json.loads(to_json(empty))["figures"] == []
+
+
+@pytest.mark.parametrize("series", [{}, {"train": []}, {"train": [(1, math.nan), (math.inf, 2)]}])
+def test_empty_curves_are_named_as_such(report, series):
+    page = render(dataclasses.replace(report, curves=[Curve("Rec of run", "epoch", "nats", series)]))
+    assert "Rec of run" in page and "No points were recorded." in page
+
+
+@pytest.mark.parametrize("points", [[(1, 2.0)], [(x, 5.0) for x in range(30)], [(0.1, 1e9), (0.2, 1e-9)]])
+def test_odd_curves_are_drawn(report, points):
+    many = {f"run {index}": points for index in range(9)}
+    page = render(dataclasses.replace(report, curves=[Curve("Rec", "epoch", "nats", many)]))
+    assert "run 8 ends at" in page and len(Outline(page).all("svg")) == 3
+
+
+def test_lengths_of_long_documents_are_binned(report):
+    page = render(dataclasses.replace(report, lengths={"real": [1, 100_000], "sampled": [7]}))
+    assert "real: mean 50000.5 words" in page and len(page) < 200_000
+
+
+def test_the_json_twin_holds_everything(report):
+    twin = json.loads(to_json(report))
+    assert [Figure(**figure) for figure in twin["figures"]][:4] == report.figures[:4]
+    assert twin["figures"][4]["value"] == "inf"
+    assert twin["curves"][0]["series"]["valid"] == [[1, 9.5], [2, "nan"]]
+    assert set(twin) == {field.name for field in dataclasses.fields(Report)}
+    assert Sample(**twin["samples"][0]) == report.samples[0]
+    assert StageRow(**twin["stages"][1]) == report.stages[1]
