@@ -60,10 +60,6 @@ class Batch:
     index_B: Indices
     ids: list[int]
 
-    def lengths(self) -> list[int]:
-        """The row lengths as plain integers."""
-        return [int(n) for n in self.length_B.tolist()]
-
 
 def plan_epoch(lengths: NDArray[np.int64], seed: int, epoch: int, batch_rows: int) -> list[Indices]:
     """The batches of one epoch as arrays of row indices: every row exactly once.

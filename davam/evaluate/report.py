@@ -278,7 +278,7 @@ def _lengths_chart(lengths: Mapping[str, Sequence[int]]) -> _Chart:
     def draw(axes: Axes) -> None:
         for index, (name, values) in enumerate(groups.items()):
             share = np.histogram(values, edges)[0] / len(values)
-            style = {"color": _SERIES[index % len(_SERIES)], "label": name}
+            style: dict[str, Any] = {"color": _SERIES[index % len(_SERIES)], "label": name}
             if index == 0:
                 axes.stairs(share, edges, fill=True, alpha=0.35, **style)
             else:

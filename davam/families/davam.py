@@ -139,12 +139,11 @@ class Davam(Trainable):
         target_BS = batch.tokens_BS
         begin_B1 = torch.full_like(target_BS[:, :1], BOS_ID)
         x_BSE = self.decoder_embedding(torch.cat([begin_B1, target_BS[:, :-1]], dim=1))
-        lengths = batch.lengths()
         if noise is not None:
-            x_BSE = noise.dropout(x_BSE, lengths, self.config.dropout, Stream.DECODER_IN)
+            x_BSE = noise.dropout(x_BSE, self.config.dropout, Stream.DECODER_IN)
         feature_BSC = self.decoder.features(x_BSE, self.decoder.memory(quant_BTD, mask_BT))
         if noise is not None:
-            feature_BSC = noise.dropout(feature_BSC, lengths, self.config.dropout, Stream.DECODER_OUT)
+            feature_BSC = noise.dropout(feature_BSC, self.config.dropout, Stream.DECODER_OUT)
         mask_BS = ops.length_mask(batch.length_B, target_BS.shape[1])
         real = mask_BS.flatten().nonzero().squeeze(1)
         feature_NC = feature_BSC.flatten(0, 1).index_select(0, real)

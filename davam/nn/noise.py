@@ -1,7 +1,7 @@
 """Random numbers as a function of (seed, step, row): no generator has a state that could be lost or shared.
 
 Dropout masks and sampling noise of a row depend on nothing but its own identity, so the batch it falls into,
-the number of workers and an interruption change nothing. Philox counters give independent streams for free.
+the number of workers and an interruption change nothing.
 
 Legend: B rows, T positions, C channels.
 """
@@ -12,7 +12,11 @@ from enum import IntEnum
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Stream(IntEnum):
@@ -40,24 +44,38 @@ def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class RowNoise:
-    """Dropout for one training step: the masks of a row are drawn from (seed, step, row id)."""
+    """Dropout for one training step: the masks of a row are a function of (seed, step, row id)."""
 
     seed: int
     step: int
     row_ids: Sequence[int]
 
-    def dropout(self, x_BTC: Tensor, length_B: Sequence[int], p: float, stream: Stream) -> Tensor:
+    def dropout(self, x_BTC: Tensor, p: float, stream: Stream) -> Tensor:
         """The input with each value dropped with probability p and the rest scaled by 1/(1-p)."""
         if p == 0:
             return x_BTC
-        width, channels = x_BTC.shape[1:]
-        keep_BTC = np.zeros((len(self.row_ids), width, channels), dtype=bool)
+        rows, width, channels = x_BTC.shape
         threshold = round(p * 65536)
-        for row, (row_id, length) in enumerate(zip(self.row_ids, length_B, strict=True)):
-            raw = generator(self.seed, stream, self.step, row_id).bytes(2 * length * channels)
-            keep_BTC[row, :length] = (np.frombuffer(raw, np.uint16) >= threshold).reshape(length, channels)
-        scale_BTC = torch.from_numpy(keep_BTC).to(x_BTC.device, x_BTC.dtype).mul_(65536 / (65536 - threshold))
+        words = -(-channels // 4)  # each 64-bit word serves four channels
+        place_W = np.arange(width * words, dtype=np.uint64)
+        word_BW = _splitmix64(self._keys(stream)[:, None] + place_W[None, :] * _GOLDEN)
+        keep = word_BW.view(np.uint16).reshape(rows, width, 4 * words)[:, :, :channels] >= threshold
+        scale_BTC = torch.from_numpy(keep).to(x_BTC.device, x_BTC.dtype).mul_(65536 / (65536 - threshold))
         return x_BTC * scale_BTC
+
+    def _keys(self, stream: Stream) -> NDArray[np.uint64]:
+        """One 64-bit key per row, key_B."""
+        key_B = _splitmix64(np.asarray(self.row_ids, np.int64).astype(np.uint64))
+        for number in (self.seed, int(stream), self.step):
+            key_B = _splitmix64((key_B ^ np.asarray([number], np.uint64)) + _GOLDEN)
+        return key_B
+
+
+def _splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The SplitMix64 finaliser (Steele, Lea and Flood, 2014): a bijection that scatters consecutive numbers."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def sampling_uniforms(seed: int, stream: Stream, ids: Sequence[int], count: int) -> Tensor:

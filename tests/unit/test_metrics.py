@@ -11,14 +11,14 @@ from davam.evaluate import metrics
 
 
 def brute_information_nats(codes, words):
-    pairs, code, word, n = Counter(zip(codes, words)), Counter(codes), Counter(words), len(codes)
+    pairs, code, word, n = Counter(zip(codes, words, strict=True)), Counter(codes), Counter(words), len(codes)
     return sum(c / n * math.log(c * n / (code[k] * word[w])) for (k, w), c in pairs.items())
 
 
 def brute_purity(codes, words):
     majority = 0
     for code in set(codes):
-        majority += Counter(w for k, w in zip(codes, words) if k == code).most_common(1)[0][1]
+        majority += Counter(w for k, w in zip(codes, words, strict=True) if k == code).most_common(1)[0][1]
     return majority / len(codes)
 
 
@@ -49,17 +49,11 @@ class TestPerplexity:
 
     def test_messages(self):
         one = np.ones(1)
-        with pytest.raises(
-            DataError, match=r"^ppl_bound: no tokens to average over; score at least one sentence$"
-        ):
+        with pytest.raises(DataError, match=r"^ppl_bound: no tokens to average over; score at least one sentence$"):
             metrics.ppl_bound(1.0, 1.0, 0)
-        with pytest.raises(
-            DataError, match=r"^ppl_paper: a sentence has no codes; the formula needs a model with"
-        ):
+        with pytest.raises(DataError, match=r"^ppl_paper: a sentence has no codes; the formula needs a model with"):
             metrics.ppl_paper(one, one, np.zeros(1), one)
-        with pytest.raises(
-            DataError, match=r"^ppl_paper: columns of unequal length \[1, 1, 2, 1\]; pass one"
-        ):
+        with pytest.raises(DataError, match=r"^ppl_paper: columns of unequal length \[1, 1, 2, 1\]; pass one"):
             metrics.ppl_paper(one, one, np.ones(2), one)
         with pytest.raises(DataError, match=r"^ppl_paper: nothing to measure; pass at least one row$"):
             metrics.ppl_paper(*[np.ones(0)] * 4)
@@ -84,9 +78,7 @@ class TestCodeMeasures:
 
     def test_independent_codes_carry_no_information(self):
         codes_N, words_N = np.divmod(np.arange(35), 7)
-        assert metrics.code_measures(codes_N, words_N, 5).mutual_information_nats == pytest.approx(
-            0, abs=1e-12
-        )
+        assert metrics.code_measures(codes_N, words_N, 5).mutual_information_nats == pytest.approx(0, abs=1e-12)
 
     def test_against_counting_by_hand(self):
         rng = np.random.default_rng(5)
@@ -94,7 +86,7 @@ class TestCodeMeasures:
         words_N = (codes_N * 3 + rng.geometric(0.4, 400)) % 29
         measures = metrics.code_measures(codes_N, words_N, 20)
         codes, words = codes_N.tolist(), words_N.tolist()
-        per_code = [len({w for k, w in zip(codes, words) if k == code}) for code in set(codes)]
+        per_code = [len({w for k, w in zip(codes, words, strict=True) if k == code}) for code in set(codes)]
         shares = [count / 400 for count in Counter(codes).values()]
         assert measures.mutual_information_nats == pytest.approx(brute_information_nats(codes, words))
         assert measures.purity == pytest.approx(brute_purity(codes, words))
@@ -103,13 +95,9 @@ class TestCodeMeasures:
         assert (measures.codes_used, measures.words_per_code_max) == (len(per_code), max(per_code))
 
     def test_messages(self):
-        with pytest.raises(
-            DataError, match=r"^code measures: codes run from 0 to 4, outside a codebook of 4; codes"
-        ):
+        with pytest.raises(DataError, match=r"^code measures: codes run from 0 to 4, outside a codebook of 4; codes"):
             metrics.code_measures(np.array([0, 4]), np.array([1, 1]), 4)
-        with pytest.raises(
-            DataError, match=r"^code measures: codes run from -1 to 2, outside a codebook of 4"
-        ):
+        with pytest.raises(DataError, match=r"^code measures: codes run from -1 to 2, outside a codebook of 4"):
             metrics.code_measures(np.array([-1, 2]), np.array([1, 1]), 4)
         with pytest.raises(DataError, match=r"^code measures: columns of unequal length \[2, 1\]"):
             metrics.code_measures(np.array([0, 1]), np.array([1]), 4)
@@ -119,7 +107,7 @@ class TestCodeMeasures:
 
 class TestSampleMeasures:
     def test_by_hand(self):
-        # a b a, b c, a b a: eight words; the bigrams are ab ba ab bc ca ab ba, of which ab, ba, bc, ca differ.
+        # a b a, b c, a b a: eight words; of the bigrams ab ba ab bc ca ab ba four differ.
         measures = metrics.sample_measures(["a b a", "b  c", "a b a"], {" b c ", "a b"}, unk="c")
         entropy = -sum(p * math.log(p) for p in (4 / 8, 3 / 8, 1 / 8))
         assert measures == metrics.SampleMeasures(
@@ -156,9 +144,7 @@ class TestSampleMeasures:
 class TestReconstructionMeasures:
     def test_by_hand(self):
         measures = metrics.reconstruction_measures(["a b c", "d e", "f"], ["a x c", "d  e", ""])
-        assert measures == metrics.ReconstructionMeasures(
-            word_accuracy=4 / 6, exact_rate=pytest.approx(1 / 3)
-        )
+        assert measures == metrics.ReconstructionMeasures(word_accuracy=4 / 6, exact_rate=pytest.approx(1 / 3))
 
     def test_a_shifted_reconstruction_is_wrong_everywhere(self):
         assert metrics.reconstruction_measures(["a b c"], ["x a b c"]).word_accuracy == 0

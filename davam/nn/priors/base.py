@@ -8,7 +8,6 @@ Legend: B rows, T positions (codes and the end), K codes.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +37,7 @@ class Prior(nn.Module, ABC):
         self.end_code = codebook_size
 
     @abstractmethod
-    def logits(self, input_BT: Tensor, length_B: Sequence[int], noise: RowNoise | None) -> Tensor:
+    def logits(self, input_BT: Tensor, noise: RowNoise | None) -> Tensor:
         """logits_BTK (K+1 wide) of each next code, given the codes before it."""
 
     @abstractmethod
@@ -56,7 +55,7 @@ class Prior(nn.Module, ABC):
 
     def nll(self, target_BT: Tensor, length_B: Tensor, noise: RowNoise | None = None) -> Tensor:
         """-ln p of each row's codes and end code, in nats, nll_B."""
-        logits_BTK = self.logits(self.shifted(target_BT), length_B.tolist(), noise)
+        logits_BTK = self.logits(self.shifted(target_BT), noise)
         return ops.sum_nll(logits_BTK, target_BT, ops.length_mask(length_B, target_BT.shape[1]))
 
     @torch.no_grad()

@@ -3,7 +3,6 @@
 Legend: B rows, T positions, H hidden, K codes.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -34,14 +33,14 @@ class LstmPrior(Prior):
         self.lstm = nn.LSTM(config.embed_dim, config.hidden_dim, num_layers=config.layers, batch_first=True)
         self.output = nn.Linear(config.hidden_dim, codebook_size + 1)
 
-    def logits(self, input_BT: Tensor, length_B: Sequence[int], noise: RowNoise | None) -> Tensor:
+    def logits(self, input_BT: Tensor, noise: RowNoise | None) -> Tensor:
         """logits_BTK of each next code."""
         x_BTE = self.embedding(input_BT)
         if noise is not None:
-            x_BTE = noise.dropout(x_BTE, length_B, self.dropout, Stream.PRIOR_IN)
+            x_BTE = noise.dropout(x_BTE, self.dropout, Stream.PRIOR_IN)
         h_BTH = self.lstm(x_BTE)[0]
         if noise is not None:
-            h_BTH = noise.dropout(h_BTH, length_B, self.dropout, Stream.PRIOR_OUT)
+            h_BTH = noise.dropout(h_BTH, self.dropout, Stream.PRIOR_OUT)
         return self.output(h_BTH)
 
     def start(self, rows: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ keeps those inputs) and the full forward multiply the same rows and agree bit fo
 Legend: B rows, T positions, C channels, K codes.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -65,16 +64,16 @@ class PixelCnnPrior(Prior):
         self.hidden = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, codebook_size + 1)
 
-    def logits(self, input_BT: Tensor, length_B: Sequence[int], noise: RowNoise | None) -> Tensor:
+    def logits(self, input_BT: Tensor, noise: RowNoise | None) -> Tensor:
         """logits_BTK of each next code."""
         x_BTC = self.embedding(input_BT)
         if noise is not None:
-            x_BTC = noise.dropout(x_BTC, length_B, self.dropout, Stream.PRIOR_IN)
+            x_BTC = noise.dropout(x_BTC, self.dropout, Stream.PRIOR_IN)
         for block in self.blocks:
             x_BTC = block(x_BTC)
         y_BTC = torch.relu(self.hidden(torch.relu(x_BTC)))
         if noise is not None:
-            y_BTC = noise.dropout(y_BTC, length_B, self.dropout, Stream.PRIOR_OUT)
+            y_BTC = noise.dropout(y_BTC, self.dropout, Stream.PRIOR_OUT)
         return self.output(y_BTC)
 
     def start(self, rows: int) -> list[list[Tensor]]:
