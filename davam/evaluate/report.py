@@ -312,13 +312,13 @@ def _svg(draw: Callable[[Axes], None], salt: str, description: str) -> Markup:
     with matplotlib.style.context(["default", _STYLE, {"svg.hashsalt": salt}]):
         canvas = Canvas(figsize=(4.7, 2.9))
         draw(canvas.subplots())
-        canvas.savefig(buffer, format="svg", metadata={"Date": None})
+        canvas.savefig(buffer, format="svg")
     root = ElementTree.fromstring(buffer.getvalue())
     _strip(root)
     root.attrib = {
         "viewBox": root.attrib["viewBox"],
         "role": "img",
-        "aria-label": _label(description),
+        "aria-label": description,
         "class": "chart",
     }
     markup = ElementTree.tostring(root, encoding="unicode")

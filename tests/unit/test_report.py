@@ -131,7 +131,7 @@ def test_the_page_needs_nothing_from_outside(page):
 
 
 def test_the_same_report_gives_the_same_bytes_whatever_the_users_plot_settings(report, page):
-    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": False}):
+    with matplotlib.rc_context({"font.size": 30, "axes.linewidth": 9, "xtick.direction": "in"}):
         assert render(report) == page
     assert to_json(report) == to_json(report)
 
