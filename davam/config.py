@@ -127,7 +127,10 @@ def _explain(schema: type[Frozen], values: Mapping[str, Any], item: Any) -> str:
         return f"{key}: unknown key{near}"
     if item["type"] == "missing":
         return f"{key}: required and not set; choose a preset that sets it, or add {key}=VALUE"
-    return f"{key}={item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key}={item['input']!r}: {message[0].lower()}{message[1:]}"
 
 
 def _config_path(values: Any, location: Sequence[str | int]) -> list[str]:

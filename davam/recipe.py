@@ -112,6 +112,15 @@ class Recipe(Frozen):
     samples: SampleConfig = SampleConfig()
     paper_figures: dict[str, float] = Field({}, description="the paper's values for K=512, shown in the report")
 
+    @model_validator(mode="after")
+    def _quantizes_at_all(self) -> "Recipe":
+        if self.stage_one.epochs <= self.model.continuous_epochs:
+            raise ValueError(
+                f"stage_one.epochs={self.stage_one.epochs} with model.continuous_epochs={self.model.continuous_epochs}: "
+                "no epoch would be quantized; raise the former"
+            )
+        return self
+
     def plain(self) -> dict[str, Any]:
         """The recipe as plain data, for printing, hashing and model folders."""
         return self.model_dump(mode="json")

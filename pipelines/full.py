@@ -1,6 +1,6 @@
 """The paper, end to end: text, codes, prior, new text, and what it is worth.
 
-    python pipelines/full.py --preset recommended,tiny --workers 2
+    python pipelines/full.py --preset recommended,tiny,brief --workers 2
     ray job submit --working-dir . -- python pipelines/full.py --store s3://bucket/davam --workers 8 --gpu
 """
 

@@ -18,7 +18,7 @@ from davam.data.artifacts import Attempt, Manifest, Store, explain_change, finge
 from davam.errors import ArtifactError, DavamError
 from davam.recipe import Execution, Recipe, load_recipe
 
-DEFAULT_PRESETS = "recommended,tiny"
+DEFAULT_PRESETS = "recommended,tiny,brief"
 
 
 @dataclass(frozen=True)
