@@ -77,12 +77,17 @@ def read_parts(batch: dict[str, np.ndarray]) -> Iterator[pa.Table]:
         yield table.append_column("split", pa.array([str(split)] * table.num_rows))
 
 
-def committed_rows(parts: list[tuple[str, str]]) -> Dataset:
+def block_rows(total: int, execution: Execution) -> int:
+    """Rows per block, so that every worker gets some."""
+    return max(1, min(BLOCK_ROWS, -(-total // execution.workers)))
+
+
+def committed_rows(parts: list[tuple[str, str]], rows_per_block: int) -> Dataset:
     """The rows of (file URI, split) pairs: only what a manifest lists is ever read."""
     items = [{"uri": uri, "split": split} for uri, split in parts]
     rows = ray.data.from_items(items, override_num_blocks=len(items))
     return rows.map_batches(read_parts, batch_size=1, batch_format="numpy").repartition(
-        target_num_rows_per_block=BLOCK_ROWS)  # fmt: skip
+        target_num_rows_per_block=rows_per_block)  # fmt: skip
 
 
 def map_model(rows: Dataset, actor: type, arguments: dict[str, Any], execution: Execution, batch_rows: int) -> Dataset:

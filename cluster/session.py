@@ -1,6 +1,5 @@
 """The one place that connects to Ray, and checks beforehand that a request can ever be met: Ray itself would wait."""
 
-import logging
 import os
 import socket
 import uuid
@@ -12,7 +11,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # stages say themselves what they do
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import ray
 
@@ -36,9 +36,6 @@ def connect(execution: Execution) -> None:
         elif execution.workers * execution.cpus_per_worker > (os.cpu_count() or 1):
             raise ClusterError(_too_many(execution, float(os.cpu_count() or 1), "this machine"))
         _start(address)
-        # Stages say themselves what they do; Ray's own logs stay in its session folder.
-        for name in ("ray.data", "ray.train"):
-            logging.getLogger(name).setLevel(logging.ERROR)
     check_resources(execution, _most_resources())
 
 

@@ -23,9 +23,10 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
 
     tokens = inputs["tokens"]
     parts = [(uri, split) for split in ("train", "valid", "test") for uri in run.store.file_uris(tokens, split)]
-    with progress("codes", tokens.counts["rows"], "rows") as counter:
+    total = tokens.counts["rows"]
+    with progress("codes", total, "rows") as counter:
         model_uri = run.store.artifact_uri("stage_one", inputs["stage_one"].fingerprint)
-        coded = batch.map_model(batch.committed_rows(parts), batch.Encoder,
+        coded = batch.map_model(batch.committed_rows(parts, batch.block_rows(total, run.execution)), batch.Encoder,
                                 {"model_uri": model_uri, "counter": counter}, run.execution, batch.BLOCK_ROWS)  # fmt: skip
         batch.write(coded, attempt.uri, by_split=True)
     return Built({"rows": attempt.rows()})

@@ -34,7 +34,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     total = sum(entry.rows or 0 for entry in inputs["tokens"].files if entry.split == "test")
     with progress("evaluate", total, "rows") as counter:
         model_uri = run.store.artifact_uri("stage_two", inputs["stage_two"].fingerprint)
-        scored = batch.map_model(batch.committed_rows(parts), batch.Scorer,
+        scored = batch.map_model(batch.committed_rows(parts, batch.block_rows(total, run.execution)), batch.Scorer,
                                  {"model_uri": model_uri, "counter": counter}, run.execution, 256)  # fmt: skip
         batch.write(scored, attempt.uri, by_split=False)
     scores = attempt.read_table("scores/1")

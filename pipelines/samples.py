@@ -28,7 +28,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
         arguments = {"model_uri": run.store.artifact_uri("stage_two", inputs["stage_two"].fingerprint),
                      "counter": counter, "seed": run.recipe.seed,
                      "temperature": run.recipe.samples.temperature}  # fmt: skip
-        ids = ray.data.range(rows, override_num_blocks=max(run.execution.workers, rows // batch.BLOCK_ROWS))
+        ids = ray.data.range(rows, override_num_blocks=-(-rows // batch.block_rows(rows, run.execution)))
         drawn = batch.map_model(ids, batch.Sampler, arguments, run.execution, SAMPLE_ROWS)
         batch.write(drawn, attempt.uri, by_split=False)
     return Built({"rows": attempt.rows()})
