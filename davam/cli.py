@@ -1,0 +1,150 @@
+"""`davam ...`: argument parsing only; every command is one call into the library.
+
+Data goes to stdout (or to `--out`, as Parquet), talk to stderr.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+import pyarrow.parquet as pq
+import yaml
+
+from davam import api
+from davam.data import fs
+from davam.data.artifacts import fingerprint, read_manifest
+from davam.errors import DataError, DavamError
+from davam.recipe import load_recipe
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = options.command
+    try:
+        command(options)
+        return 0
+    except DavamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def sample(options: argparse.Namespace) -> None:
+    """New sentences."""
+    model = api.load(options.model, options.device)
+    samples = model.sample(options.n, seed=options.seed, length=options.length, temperature=options.temperature)
+    if options.out:
+        pq.write_table(samples.table(), options.out, compression="zstd")
+    else:
+        print(*samples.texts, sep="\n")
+
+
+def encode(options: argparse.Namespace) -> None:
+    """Codes of the texts, one JSON list a line."""
+    for codes in api.load(options.model, options.device).encode(_texts(options)):
+        print(json.dumps(codes))
+
+
+def decode(options: argparse.Namespace) -> None:
+    """Texts of code sequences, one JSON list a line."""
+    print(*api.load(options.model, options.device).decode([_codes(line) for line in _texts(options)]), sep="\n")
+
+
+def reconstruct(options: argparse.Namespace) -> None:
+    """Each text encoded and decoded again."""
+    print(*api.load(options.model, options.device).reconstruct(_texts(options)), sep="\n")
+
+
+def score(options: argparse.Namespace) -> None:
+    """Rec and KL of each text, one JSON object a line, and the bound on the perplexity on stderr."""
+    scores = api.load(options.model, options.device).score(_texts(options))
+    if options.out:
+        pq.write_table(scores.table(), options.out, compression="zstd")
+    else:
+        for row in scores.table().to_pylist():
+            print(json.dumps(row, ensure_ascii=False))
+    print(f"ppl_bound {scores.ppl_bound:.4f} over {sum(scores.num_tokens)} tokens", file=sys.stderr)
+
+
+def show(options: argparse.Namespace) -> None:
+    """Where an artifact, a run or a model comes from, as JSON."""
+    manifest = read_manifest(options.what)
+    if manifest is not None:
+        print(manifest.to_json().decode(), end="")
+        return
+    for name in ("run.json", "config.json"):
+        if fs.exists(fs.join(options.what, name)):
+            print(fs.read_bytes(fs.join(options.what, name)).decode(), end="")
+            return
+    raise DataError(f"{options.what}: no artifact, run or model here")
+
+
+def config(options: argparse.Namespace) -> None:
+    """The resolved recipe as YAML, and its fingerprint on stderr."""
+    recipe = load_recipe(options.preset.split(","), options.overrides).plain()
+    print(yaml.safe_dump(recipe, sort_keys=False), end="")
+    print(f"fingerprint {fingerprint('recipe', 1, recipe, {})}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="davam", description="Discrete auto-regressive variational models of text.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    sampling = _model_command(commands, sample)
+    sampling.add_argument("-n", type=int, default=10, help="how many")
+    sampling.add_argument("--seed", type=int, default=0)
+    sampling.add_argument("--length", type=int, help="exactly so many tokens' codes")
+    sampling.add_argument("--temperature", type=float, default=1.0)
+    sampling.add_argument("--out", help="write the table `samples/1` to this Parquet file instead")
+    for function in (encode, decode, reconstruct, score):
+        texts = _model_command(commands, function)
+        texts.add_argument("texts", nargs="*", help="texts, or none to read lines from stdin")
+        if function is score:
+            texts.add_argument("--out", help="write the table `scores/1` to this Parquet file instead")
+    showing = _command(commands, show)
+    showing.add_argument("what", help="an artifact, a run or a model folder")
+    settings = _command(commands, config)
+    settings.add_argument("overrides", nargs="*", metavar="key=value")
+    settings.add_argument("--preset", default="recommended", help="presets or YAML files, by commas")
+    return parser
+
+
+def _command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+             function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:  # fmt: skip
+    parser = commands.add_parser(function.__name__, help=function.__doc__)
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _model_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+                   function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:  # fmt: skip
+    parser = _command(commands, function)
+    parser.add_argument("--model", required=True, help="a model folder, an artifact or a run; local or any URI")
+    parser.add_argument("--device", default="cpu")
+    return parser
+
+
+def _texts(options: argparse.Namespace) -> list[str]:
+    texts = list(options.texts) or [line.rstrip("\n") for line in sys.stdin]
+    if not texts:
+        raise DataError("no input: give texts as arguments, or lines on stdin")
+    return texts
+
+
+def _codes(line: str) -> list[int]:
+    try:
+        codes = json.loads(line)
+    except ValueError:
+        codes = None
+    if not isinstance(codes, list) or not all(isinstance(code, int) for code in codes):
+        raise DataError(f"{line[:60]!r}: code sequences are JSON lists of integers, e.g. [3, 14, 15]")
+    return codes
+
+
+if __name__ == "__main__":
+    sys.exit(main())
