@@ -122,10 +122,11 @@ def users_error(error: BaseException) -> DavamError | None:
 
 
 def _plain_copy(error: DavamError) -> DavamError:
-    """Ray's errors are also instances of the class they carry, but print a traceback: keep the message alone."""
+    """Ray's errors are also instances of the class they carry, but add its advice and a traceback: keep the first
+    line, which is the message."""
     kind = next(kind for kind in type(error).__mro__ if kind.__module__ == "davam.errors")
-    message = getattr(error, "cause", error)
-    return kind(*getattr(message, "args", (str(message),)))
+    message = str(error.args[0] if error.args else error)
+    return kind(message.splitlines()[0])
 
 
 def _load(model_uri: str, gpu: bool) -> api.TextModel:

@@ -1,0 +1,60 @@
+"""What a user does wrong: one message that says what, where and what to do, the right exit code, no traceback."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_full import run
+
+FILES = ("--preset", "recommended", "data.kind=files")
+
+
+def expect(done: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
+    """The exit code, all parts of the message, and nothing of Python's insides."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    message = done.stderr.split("error: ", 1)[1]
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (("model.codebok_size=9",), 2, ("model.codebok_size: unknown key; did you mean codebook_size?",)),
+        (("model.codebook_size=1",), 2, ("model.codebook_size=1: input should be greater than or equal to 2",)),
+        (("stage_one.epochs=1",), 2, ("stage_one.epochs=1 with model.continuous_epochs=1: no epoch would be quantized",)),
+        (("--preset", "recomended"), 2, ("no such preset; did you mean recommended?",)),
+        (("--workers", "4000"), 2, ("--workers 4000 needs 4000 CPUs, but this machine has",)),
+        ((*FILES, "data.train=no/such.txt"), 2, ("no/such.txt: no such file, folder or glob; check data.root",)),
+    ],
+)
+def test_settings(tmp_path: Path, arguments: tuple[str, ...], code: int, parts: tuple[str, ...]) -> None:
+    expect(run("--store", str(tmp_path), *arguments), code, *parts)
+
+
+def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    expect(run("--store", str(tmp_path / "file" / "store")), 1, "cannot write", "or choose another --store")
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    done = run("--store", str(tmp_path / "store"), *FILES, f"data.train={tmp_path}/empty.txt")
+    expect(done, 2, "empty.txt: the file is empty; give a file with one sentence a line")
+
+
+def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 au lait\n")
+    done = run("--store", str(tmp_path / "store"), *FILES, f"data.train={tmp_path}/latin.txt")
+    expect(done, 2, "latin.txt: not UTF-8 at byte 3", "iconv -f latin1 -t utf-8")
+    assert not list((tmp_path / "store").glob("**/manifest.json"))
+
+
+def test_too_few_sentences_and_dropped_rows(tmp_path: Path) -> None:
+    lines = ["a b c"] * 30 + ["", "  ", "w " * 1_000_000]
+    (tmp_path / "few.txt").write_text("\n".join(lines) + "\n")
+    done = run("--store", str(tmp_path / "store"), *FILES, f"data.train={tmp_path}/few.txt", "data.valid_share=0.4")
+    expect(done, 2, "training sentences for 512 codes: every code needs several; add text, or set model.codebook_size=")
+    assert "dropped 2 blank rows and 1 rows longer than data.max_tokens" in done.stderr

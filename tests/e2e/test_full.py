@@ -1,0 +1,100 @@
+"""The whole pipeline as its user runs it: real Ray, two workers, a small recipe of the embedded corpus."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import davam
+from davam.data.artifacts import Store
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["data.train_rows=1200", "data.valid_rows=100", "data.test_rows=100", "model.codebook_size=64",
+         "model.hidden_dim=64", "prior.hidden_dim=64", "prior.embed_dim=32", "stage_one.epochs=3",
+         "stage_two.epochs=3", "stage_one.batch_rows=32", "stage_two.batch_rows=32", "samples.rows=130"]  # fmt: skip
+STAGES = ["tokens", "stage_one", "codes", "stage_two", "samples", "evaluate", "report"]
+
+
+def run(*arguments: str, script: str = "full") -> subprocess.CompletedProcess[str]:
+    """The finished program."""
+    command = [sys.executable, f"pipelines/{script}.py", *arguments]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    store = tmp_path_factory.mktemp("store")
+    return store, run("--store", str(store), "--workers", "2", *SMALL)
+
+
+def actions(stderr: str) -> dict[str, str]:
+    """What was done with each stage, by the program's own lines."""
+    words = [line.split() for line in stderr.splitlines()]
+    return {line[0]: line[1] for line in words if len(line) > 2 and line[0] in STAGES and line[1] in ("skip", "build")}
+
+
+def test_every_stage_is_built_and_reported(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    store, done = built
+    assert done.returncode == 0, done.stderr
+    assert actions(done.stderr) == dict.fromkeys(STAGES, "build")
+    lines = done.stdout.splitlines()
+    assert len([line for line in lines[:10] if line.strip()]) == 10
+    figures = {line.split()[0]: float(line.split()[1]) for line in lines if line.startswith(("ppl_", "rec_", "codes_"))}
+    assert figures["ppl_bound"] >= figures["ppl_floor"]
+    assert figures["ppl_bound"] < 60
+    report = next(line.split()[1] for line in lines if line.startswith("report "))
+    assert "ppl_bound" in Path(report).read_text("utf-8")
+    assert "ray job submit --working-dir . -- python pipelines/full.py" in lines[-1]
+
+
+def test_counts_agree_between_stages(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    store = Store(str(built[0]))
+    manifests = {stage: store.list_stage(stage)[0] for stage in STAGES}
+    assert manifests["tokens"].counts["rows"] == manifests["codes"].counts["rows"] == 1400
+    assert manifests["samples"].counts["rows"] == 130
+    tokens = store.read_table(manifests["tokens"], "tokens/1")
+    codes = store.read_table(manifests["codes"], "codes/1")
+    assert sorted(tokens["id"].to_pylist()) == sorted(codes["id"].to_pylist()) == list(range(1400))
+
+
+def test_samples_do_not_depend_on_workers_or_batches(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    store = Store(str(built[0]))
+    stored = store.read_table(store.list_stage("samples")[0], "samples/1").sort_by("id")
+    model = davam.load(store.artifact_uri("stage_two", store.list_stage("stage_two")[0].fingerprint))
+    shuffled = [ids for ids in range(129, -1, -1)]
+    again = model.sample_ids(shuffled, seed=0).table().sort_by("id")
+    assert again["text"].to_pylist() == stored["text"].to_pylist()
+    assert again["codes"].to_pylist() == stored["codes"].to_pylist()
+    assert again["prior_nats"].to_pylist() == stored["prior_nats"].to_pylist()
+
+
+def test_a_second_run_builds_nothing(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    again = run("--store", str(built[0]), "--workers", "1", *SMALL)
+    assert again.returncode == 0, again.stderr
+    assert actions(again.stderr) == dict.fromkeys(STAGES, "skip")
+    assert again.stdout.splitlines()[:10] == built[1].stdout.splitlines()[:10]
+
+
+def test_an_override_rebuilds_its_descendants_alone(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    plan = run("--store", str(built[0]), "--dry-run", *SMALL, "prior.dropout=0.2")
+    assert plan.returncode == 0, plan.stderr
+    assert actions(plan.stdout) == {"tokens": "skip", "stage_one": "skip", "codes": "skip", "stage_two": "build",
+                                    "samples": "build", "evaluate": "build", "report": "build"}  # fmt: skip
+    assert "recipe changed: prior.dropout 0.05 -> 0.2" in plan.stdout
+
+
+def test_a_stage_alone_says_what_it_needs(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    alone = run("--store", str(built[0]), *SMALL, "model.codebook_size=32", script="codes")
+    assert alone.returncode == 1
+    assert "codes needs stage_one for this recipe; run: python pipelines/stage_one.py" in alone.stderr
+    assert "Traceback" not in alone.stderr
+
+
+def test_the_run_can_be_loaded_and_shown(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    record = next((built[0] / "runs").glob("*/run.json"))
+    assert len(davam.load(record.parent).sample(3).texts) == 3
+    assert set(json.loads(record.read_text())["inputs"]) == set(STAGES) - {"report"}
