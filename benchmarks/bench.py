@@ -102,14 +102,33 @@ def bench_sampling(model: TextModel, trained: bool, rounds: int) -> None:
         samples = model.sample(4 * SAMPLE_ROWS, seed=round_index, length=SENTENCE_WORDS)
         figures.append(4 * SAMPLE_ROWS / (time.process_time() - began))
         words.append(np.mean([len(text.split()) for text in samples.texts]))
-    say("sampling", figures, "sentences/s", batch_rows=SAMPLE_ROWS, trained=trained, mean_words=round(float(np.mean(words)), 1))
+    say(
+        "sampling",
+        figures,
+        "sentences/s",
+        batch_rows=SAMPLE_ROWS,
+        trained=trained,
+        mean_words=round(float(np.mean(words)), 1),
+    )
 
 
 def say(name: str, figures: list[float], unit: str, **facts: object) -> None:
     """One figure as a line of JSON."""
-    print(json.dumps({"name": name, "median": round(statistics.median(figures), 1), "least": round(min(figures), 1),
-                      "most": round(max(figures), 1), "unit": f"{unit} of CPU time", **facts,
-                      "machine": processor(), "torch": torch.__version__}), flush=True)  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "name": name,
+                "median": round(statistics.median(figures), 1),
+                "least": round(min(figures), 1),
+                "most": round(max(figures), 1),
+                "unit": f"{unit} of CPU time",
+                **facts,
+                "machine": processor(),
+                "torch": torch.__version__,
+            }
+        ),
+        flush=True,
+    )
 
 
 def processor() -> str:

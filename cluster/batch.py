@@ -33,8 +33,12 @@ class Encoder:
         """Columns id, codes, length, split."""
         codes = self.model.encode_tokens(table["tokens"].to_pylist())
         self.counter.add.remote("done", table.num_rows)
-        columns = {"id": table["id"], "codes": pa.array(codes, SCHEMAS["codes/1"].field("codes").type),
-                   "length": pa.array([len(row) for row in codes], pa.int32()), "split": table["split"]}  # fmt: skip
+        columns = {
+            "id": table["id"],
+            "codes": pa.array(codes, SCHEMAS["codes/1"].field("codes").type),
+            "length": pa.array([len(row) for row in codes], pa.int32()),
+            "split": table["split"],
+        }
         return pa.table(columns)
 
 
@@ -63,8 +67,9 @@ class Scorer:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The schema `scores/1`."""
-        scores = self.model.score_tokens(table["tokens"].to_pylist(), table["text"].to_pylist(),
-                                         table["id"].to_pylist())  # fmt: skip
+        scores = self.model.score_tokens(
+            table["tokens"].to_pylist(), table["text"].to_pylist(), table["id"].to_pylist()
+        )
         self.counter.add.remote("done", table.num_rows)
         return scores.table()
 
@@ -87,15 +92,21 @@ def committed_rows(parts: list[tuple[str, str]], rows_per_block: int) -> Dataset
     items = [{"uri": uri, "split": split} for uri, split in parts]
     rows = ray.data.from_items(items, override_num_blocks=len(items))
     return rows.map_batches(read_parts, batch_size=1, batch_format="numpy").repartition(
-        target_num_rows_per_block=rows_per_block)  # fmt: skip
+        target_num_rows_per_block=rows_per_block
+    )
 
 
 def map_model(rows: Dataset, actor: type, arguments: dict[str, Any], execution: Execution, batch_rows: int) -> Dataset:
     """The rows mapped by a fixed pool of actors, one per worker."""
     resources: dict[str, Any] = {"num_gpus": 1} if execution.gpu else {"num_cpus": execution.cpus_per_worker}
-    return rows.map_batches(actor, fn_constructor_kwargs={**arguments, "gpu": execution.gpu}, batch_size=batch_rows,
-                            batch_format="pyarrow", compute=ActorPoolStrategy(size=execution.workers),
-                            **resources)  # fmt: skip
+    return rows.map_batches(
+        actor,
+        fn_constructor_kwargs={**arguments, "gpu": execution.gpu},
+        batch_size=batch_rows,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=execution.workers),
+        **resources,
+    )
 
 
 def write(rows: Dataset, uri: str, by_split: bool) -> None:
@@ -104,7 +115,9 @@ def write(rows: Dataset, uri: str, by_split: bool) -> None:
     partition: dict[str, Any] = {"partition_cols": ["split"]} if by_split else {}
     try:
         # Object stores must not get directory markers.
-        rows.write_parquet(path, filesystem=filesystem, try_create_dir=fs.is_local(uri), compression="zstd", **partition)
+        rows.write_parquet(
+            path, filesystem=filesystem, try_create_dir=fs.is_local(uri), compression="zstd", **partition
+        )
     except Exception as error:
         raise users_error(error) or error from None
 

@@ -50,7 +50,7 @@ def progress(what: str, total: float, unit: str) -> Iterator[Any]:
 
     The actor's `done` is measured against the total; the values that start with `show:` follow as they are.
     """
-    counter = Counter.options(name=unique_name("progress")).remote()
+    counter = Counter.options(name=unique_name("progress")).remote()  # type: ignore[attr-defined]
     stop = threading.Event()
     thread = threading.Thread(target=_print_until, args=(counter, what, total, unit, stop), daemon=True)
     thread.start()
@@ -66,9 +66,14 @@ def render(what: str, values: dict[str, float], total: float, unit: str, rate: f
     """The line: what, how far, rate per second, time left, and the shown values."""
     done = values.get("done", 0.0)
     left = f"{(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-    shown = "  ".join(f"{name.removeprefix('show:')} {value:.4g}" for name, value in values.items() if name.startswith("show:"))
-    return "  ".join(part for part in (f"{what:<10}", f"{done:,.0f}/{total:,.0f} {unit}", f"{rate:,.1f} {unit}/s",
-                                       left, shown) if part)  # fmt: skip
+    shown = "  ".join(
+        f"{name.removeprefix('show:')} {value:.4g}" for name, value in values.items() if name.startswith("show:")
+    )
+    return "  ".join(
+        part
+        for part in (f"{what:<10}", f"{done:,.0f}/{total:,.0f} {unit}", f"{rate:,.1f} {unit}/s", left, shown)
+        if part
+    )
 
 
 def _print_until(counter: Any, what: str, total: float, unit: str, stop: threading.Event) -> None:

@@ -1,5 +1,6 @@
 """The one place that connects to Ray, and checks beforehand that a request can ever be met: Ray itself would wait."""
 
+import logging
 import os
 import socket
 import uuid
@@ -19,9 +20,18 @@ import ray
 from davam.errors import ClusterError
 from davam.recipe import Execution
 
-WORKER_ENV = ("OMP_NUM_THREADS", "RAY_DATA_DISABLE_PROGRESS_BARS", "RAY_TRAIN_ENABLE_PRINT_PATCH", "AWS_ENDPOINT_URL",
-              "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION",
-              "AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")  # fmt: skip
+WORKER_ENV = (
+    "OMP_NUM_THREADS",
+    "RAY_DATA_DISABLE_PROGRESS_BARS",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH",
+    "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_DEFAULT_REGION",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
+)
 
 
 def connect(execution: Execution) -> None:
@@ -42,8 +52,10 @@ def connect(execution: Execution) -> None:
 def check_resources(execution: Execution, resources: Mapping[str, float]) -> None:
     """Raises ClusterError when the resources, at their most, can never hold the workers."""
     if execution.gpu and resources.get("GPU", 0) < execution.workers:
-        raise ClusterError(f"--workers {execution.workers} --gpu needs {execution.workers} GPUs, but the cluster has "
-                           f"{resources.get('GPU', 0):g}; ask for fewer workers, or leave out --gpu")  # fmt: skip
+        raise ClusterError(
+            f"--workers {execution.workers} --gpu needs {execution.workers} GPUs, but the cluster has "
+            f"{resources.get('GPU', 0):g}; ask for fewer workers, or leave out --gpu"
+        )
     if execution.workers * execution.cpus_per_worker > resources.get("CPU", 0):
         raise ClusterError(_too_many(execution, resources.get("CPU", 0), "the cluster"))
 
@@ -54,18 +66,26 @@ def unique_name(prefix: str) -> str:
 
 
 def _too_many(execution: Execution, cpus: float, where: str) -> str:
-    return (f"--workers {execution.workers} needs {execution.workers * execution.cpus_per_worker} CPUs, but {where} "
-            f"has {cpus:g}; ask for fewer workers, or join a larger cluster by RAY_ADDRESS")  # fmt: skip
+    return (
+        f"--workers {execution.workers} needs {execution.workers * execution.cpus_per_worker} CPUs, but {where} "
+        f"has {cpus:g}; ask for fewer workers, or join a larger cluster by RAY_ADDRESS"
+    )
 
 
 def _start(address: str | None) -> None:
     env_vars = {name: os.environ[name] for name in WORKER_ENV if name in os.environ}
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": env_vars})
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": env_vars})
         return
     # One logical CPU more than workers: Ray Data's reads and writes would otherwise wait for the actors.
-    ray.init(address="local", num_cpus=(os.cpu_count() or 1) + 1, include_dashboard=False, log_to_driver=False,
-             logging_level="ERROR", runtime_env={"env_vars": env_vars})  # fmt: skip
+    ray.init(
+        address="local",
+        num_cpus=(os.cpu_count() or 1) + 1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": env_vars},
+    )
 
 
 def _most_resources() -> dict[str, float]:
@@ -86,5 +106,7 @@ def _check_reachable(address: str) -> None:
         with socket.create_connection((parts.hostname or "", parts.port or 10001), timeout=5):
             pass
     except OSError as error:
-        raise ClusterError(f"RAY_ADDRESS={address} does not answer ({error}); start the cluster, or unset RAY_ADDRESS "
-                           "to run on this machine") from None  # fmt: skip
+        raise ClusterError(
+            f"RAY_ADDRESS={address} does not answer ({error}); start the cluster, or unset RAY_ADDRESS "
+            "to run on this machine"
+        ) from None

@@ -50,9 +50,15 @@ class Tokenize:
         tokens = [[*row, EOS_ID] for row in encoded if 1 <= len(row) <= self.max_tokens]
         kept = table.filter(keep)
         schema = SCHEMAS["tokens/1"]
-        return pa.table({"id": kept["id"], "tokens": pa.array(tokens, schema.field("tokens").type),
-                         "length": pa.array([len(row) for row in tokens], pa.int32()), "text": kept["text"],
-                         "split": kept["split"]})  # fmt: skip
+        return pa.table(
+            {
+                "id": kept["id"],
+                "tokens": pa.array(tokens, schema.field("tokens").type),
+                "length": pa.array([len(row) for row in tokens], pa.int32()),
+                "text": kept["text"],
+                "split": kept["split"],
+            }
+        )
 
 
 def read_corpus(chunks: list[source.Chunk], text_column: str, valid_share: float, test_share: float) -> Dataset:
@@ -71,8 +77,13 @@ def tally(table: pa.Table) -> pa.Table:
     blank = sum(not text.strip() for text in texts)
     entries = [(WORD, word, count) for word, count in words.items()]
     entries += [(ROWS, split, count) for split, count in rows.items()] + [(BLANK, "", blank)]
-    return pa.table({"what": [e[0] for e in entries], "key": [e[1] for e in entries],
-                     "count": pa.array([e[2] for e in entries], pa.int64())})  # fmt: skip
+    return pa.table(
+        {
+            "what": [e[0] for e in entries],
+            "key": [e[1] for e in entries],
+            "count": pa.array([e[2] for e in entries], pa.int64()),
+        }
+    )
 
 
 def count_corpus(rows: Dataset) -> dict[str, Tally[str]]:
@@ -105,5 +116,13 @@ def _tables(rows: Dataset) -> Iterable[Any]:
         raise users_error(error) or error from None
 
 
-_CHUNK_SCHEMA = pa.schema([("uri", pa.string()), ("format", pa.string()), ("file_index", pa.int64()),
-                           ("start", pa.int64()), ("stop", pa.int64()), ("split", pa.string())])  # fmt: skip
+_CHUNK_SCHEMA = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("format", pa.string()),
+        ("file_index", pa.int64()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
+        ("split", pa.string()),
+    ]
+)

@@ -59,17 +59,20 @@ def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
     """
     storage = fs.join(task.execution.store, "train")
     execution = task.execution
-    per_worker: dict[str, float] = {"CPU": execution.cpus_per_worker} | ({"GPU": 1} if execution.gpu else {})
+    per_worker = {"CPU": float(execution.cpus_per_worker)} | ({"GPU": 1.0} if execution.gpu else {})
     with progress(task.stage, total_steps, "steps") as counter:
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"task": task, "counter": counter},
-            scaling_config=ScalingConfig(num_workers=execution.workers, use_gpu=execution.gpu,
-                                         resources_per_worker=per_worker),  # fmt: skip
+            scaling_config=ScalingConfig(
+                num_workers=execution.workers, use_gpu=execution.gpu, resources_per_worker=per_worker
+            ),
             run_config=RunConfig(
                 name=task.name,
                 storage_path=storage,
-                failure_config=FailureConfig(max_failures=execution.max_failures, controller_failure_limit=3),
+                failure_config=FailureConfig(  # type: ignore[call-arg]
+                    max_failures=execution.max_failures, controller_failure_limit=3
+                ),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
                 logging_config=LoggingConfig(log_level="ERROR"),
             ),
@@ -157,12 +160,18 @@ def _shown(values: dict[str, float], stage: str) -> dict[str, float]:
 def _export(task: TrainTask, module: Trainable, state: TrainState) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = task.export(task, module.eval())
-        model.save(folder, metrics_json={"history": state.history, "best_epoch": state.best_epoch + 1,
-                                         "best_objective": state.best_objective, "epochs": state.epoch})  # fmt: skip
+        model.save(
+            folder,
+            metrics_json={
+                "history": state.history,
+                "best_epoch": state.best_epoch + 1,
+                "best_objective": state.best_objective,
+                "epochs": state.epoch,
+            },
+        )
         fs.upload_folder(folder, task.attempt_uri)
 
 
 def _as_training_error(error: Exception, task: TrainTask) -> TrainingError:
     first_line = (str(error).strip() or type(error).__name__).splitlines()[-1]
     return TrainingError(f"{task.stage} stopped: {first_line}; the same command goes on from the last checkpoint")
-

@@ -54,15 +54,22 @@ class Samples:
 
     def table(self) -> pa.Table:
         """The samples in the schema `samples/1`."""
-        columns = {"id": self.ids, "seed": [self.seed] * len(self.ids), "codes": self.codes, "tokens": self.tokens,
-                   "text": self.texts, "prior_nats": self.prior_nats, "decode_nats": self.decode_nats,
-                   "truncated": self.truncated}  # fmt: skip
+        columns = {
+            "id": self.ids,
+            "seed": [self.seed] * len(self.ids),
+            "codes": self.codes,
+            "tokens": self.tokens,
+            "text": self.texts,
+            "prior_nats": self.prior_nats,
+            "decode_nats": self.decode_nats,
+            "truncated": self.truncated,
+        }
         return pa.Table.from_pydict(columns, schema=SCHEMAS["samples/1"])
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the model makes of given sentences, one entry per sentence; nats, one end symbol and one end code counted."""
+    """What the model makes of given sentences, one entry each; nats, with one end symbol and one end code counted."""
 
     ids: list[int]
     texts: list[str]
@@ -80,17 +87,25 @@ class Scores:
 
     def table(self) -> pa.Table:
         """The scores in the schema `scores/1`."""
-        columns = {"id": self.ids, "num_tokens": self.num_tokens, "num_codes": self.num_codes,
-                   "rec_nats": self.rec_nats, "kl_nats": self.kl_nats, "text": self.texts,
-                   "reconstruction": self.reconstructions, "tokens_matched": self.tokens_matched}  # fmt: skip
+        columns = {
+            "id": self.ids,
+            "num_tokens": self.num_tokens,
+            "num_codes": self.num_codes,
+            "rec_nats": self.rec_nats,
+            "kl_nats": self.kl_nats,
+            "text": self.texts,
+            "reconstruction": self.reconstructions,
+            "tokens_matched": self.tokens_matched,
+        }
         return pa.Table.from_pydict(columns, schema=SCHEMAS["scores/1"])
 
 
 class TextModel:
     """A tokenizer, a DAVAM and, after stage two, a prior over its codes."""
 
-    def __init__(self, model_config: FamilyConfig, prior_config: PriorConfig | None, tokenizer: TextTokenizer,
-                 max_tokens: int) -> None:  # fmt: skip
+    def __init__(
+        self, model_config: FamilyConfig, prior_config: PriorConfig | None, tokenizer: TextTokenizer, max_tokens: int
+    ) -> None:
         self.model_config = model_config
         self.prior_config = prior_config
         self.tokenizer = tokenizer
@@ -107,8 +122,10 @@ class TextModel:
     def prior(self) -> Prior:
         """The prior. Raises ArtifactError for a model that has only been through stage one."""
         if self._prior is None:
-            raise ArtifactError("this model has no prior yet, so it can encode, decode and reconstruct, but neither "
-                                "sample nor score; train stage two")  # fmt: skip
+            raise ArtifactError(
+                "this model has no prior yet, so it can encode, decode and reconstruct, but neither "
+                "sample nor score; train stage two"
+            )
         return self._prior
 
     def to(self, device: str | torch.device) -> "TextModel":
@@ -118,8 +135,9 @@ class TextModel:
             self._prior.to(device)
         return self
 
-    def sample(self, n: int, *, seed: int = 0, length: int | None = None, temperature: float = 1.0,
-               first_id: int = 0) -> Samples:  # fmt: skip
+    def sample(
+        self, n: int, *, seed: int = 0, length: int | None = None, temperature: float = 1.0, first_id: int = 0
+    ) -> Samples:
         """n new sentences: the prior's codes, then the decoder's words, both drawn at the temperature.
 
         `length` fixes the number of codes. Raises DataError for a length the model cannot hold.
@@ -127,8 +145,9 @@ class TextModel:
         return self.sample_ids(range(first_id, first_id + n), seed=seed, length=length, temperature=temperature)
 
     @torch.no_grad()
-    def sample_ids(self, ids: Sequence[int], *, seed: int, length: int | None = None,
-                   temperature: float = 1.0) -> Samples:  # fmt: skip
+    def sample_ids(
+        self, ids: Sequence[int], *, seed: int, length: int | None = None, temperature: float = 1.0
+    ) -> Samples:
         """The sentences of these ids, in this order; other ids in the call change nothing."""
         if length is not None and not 1 <= length <= self.max_tokens:
             raise DataError(f"length={length}: this model generates 1 to {self.max_tokens} tokens")
@@ -176,7 +195,12 @@ class TextModel:
     def score_tokens(self, tokens: Sequence[Sequence[int]], texts: Sequence[str], ids: Sequence[int]) -> Scores:
         """The scores of tokenized rows, each ending with `</s>`."""
         rows = Rows.from_lists(range(len(tokens)), tokens)
-        rec, kl, rebuilt, matched = (np.zeros(len(tokens)), np.zeros(len(tokens)), [""] * len(tokens), [0] * len(tokens))
+        rec, kl, rebuilt, matched = (
+            np.zeros(len(tokens)),
+            np.zeros(len(tokens)),
+            [""] * len(tokens),
+            [0] * len(tokens),
+        )
         for batch, codes_BT in self._encoded(rows):
             rec[batch.index_B] = self._rec_nats(batch, codes_BT).cpu().numpy()
             kl[batch.index_B] = self._kl_nats(batch, codes_BT).cpu().numpy()
@@ -205,8 +229,10 @@ class TextModel:
         _write_json(folder / "generation_config.json", {"temperature": 1.0, "max_tokens": self.max_tokens, "seed": 0})
         _write_json(folder / "metrics.json", metrics_json or {})
         (folder / "README.md").write_text(card or _plain_card(self), "utf-8")
-        save_file({name: value.contiguous().cpu() for name, value in self._weights().items()},
-                  str(folder / "model.safetensors"))  # fmt: skip
+        save_file(
+            {name: value.contiguous().cpu() for name, value in self._weights().items()},
+            str(folder / "model.safetensors"),
+        )
 
     def _weights(self) -> dict[str, Tensor]:
         weights = {f"core.{name}": value for name, value in self.core.state_dict().items()}
@@ -235,8 +261,9 @@ class TextModel:
         rows = self.tokenizer.encode(list(texts))
         for index, row in enumerate(rows):
             if not 1 <= len(row) <= self.max_tokens:
-                raise DataError(f"texts[{index}] has {len(row)} tokens; this model reads 1 to {self.max_tokens}: "
-                                "drop or shorten it")  # fmt: skip
+                raise DataError(
+                    f"texts[{index}] has {len(row)} tokens; this model reads 1 to {self.max_tokens}: drop or shorten it"
+                )
         return [[*row, EOS_ID] for row in rows]
 
     @torch.no_grad()
@@ -296,8 +323,10 @@ def load(path_or_uri: str | Path, device: str = "cpu") -> TextModel:
     config = _read_config(folder)
     tokenizer = TextTokenizer.load(folder)
     if tokenizer.vocab_size != config["vocab_size"] or tokenizer.digest() != config["tokenizer_sha256"]:
-        raise ArtifactError(f"{folder}: tokenizer.json is not the one that config.json was trained with; "
-                            "copy the whole model folder again")  # fmt: skip
+        raise ArtifactError(
+            f"{folder}: tokenizer.json is not the one that config.json was trained with; "
+            "copy the whole model folder again"
+        )
     try:
         model_config: Any = TypeAdapter(FamilyConfig).validate_python(config["model"])
         prior_config: Any = TypeAdapter(PriorConfig | None).validate_python(config["prior"])
@@ -308,8 +337,10 @@ def load(path_or_uri: str | Path, device: str = "cpu") -> TextModel:
             model.prior.load_state_dict(_under(weights, "prior."))
     except (ValidationError, KeyError, RuntimeError, OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise ArtifactError(f"{folder}: config.json and model.safetensors do not fit together ({reason}); "
-                            "copy the whole model folder again") from None  # fmt: skip
+        raise ArtifactError(
+            f"{folder}: config.json and model.safetensors do not fit together ({reason}); "
+            "copy the whole model folder again"
+        ) from None
     return model.to(device)
 
 
@@ -319,8 +350,10 @@ def model_folder(uri: str) -> Path:
         if fs.exists(fs.join(uri, name)):
             break
     else:
-        raise ArtifactError(f"{uri}: no model here (neither config.json, manifest.json nor run.json); "
-                            "give a model folder, an artifact or a run")  # fmt: skip
+        raise ArtifactError(
+            f"{uri}: no model here (neither config.json, manifest.json nor run.json); "
+            "give a model folder, an artifact or a run"
+        )
     if name == "run.json":
         return model_folder(json.loads(fs.read_bytes(fs.join(uri, name)))["model_uri"])
     return localize(uri)

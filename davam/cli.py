@@ -114,15 +114,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
-             function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:  # fmt: skip
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", function: Callable[[argparse.Namespace], None]
+) -> argparse.ArgumentParser:
     parser = commands.add_parser(function.__name__, help=function.__doc__)
     parser.set_defaults(command=function)
     return parser
 
 
-def _model_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
-                   function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:  # fmt: skip
+def _model_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", function: Callable[[argparse.Namespace], None]
+) -> argparse.ArgumentParser:
     parser = _command(commands, function)
     parser.add_argument("--model", required=True, help="a model folder, an artifact or a run; local or any URI")
     parser.add_argument("--device", default="cpu")

@@ -42,8 +42,10 @@ def read_preset(name: str) -> dict[str, Any]:
     elif name.endswith((".yaml", ".yml")) and Path(name).is_file():
         text = Path(name).read_text("utf-8")
     else:
-        raise ConfigError(f"--preset {name}: no such preset{_nearest(name, preset_names())}; "
-                          f"shipped are {', '.join(preset_names())}; a path to a .yaml file works too")  # fmt: skip
+        raise ConfigError(
+            f"--preset {name}: no such preset{_nearest(name, preset_names())}; "
+            f"shipped are {', '.join(preset_names())}; a path to a .yaml file works too"
+        )
     try:
         return _plain(OmegaConf.create(text))
     except (OmegaConfBaseException, YAMLError) as error:
@@ -83,8 +85,11 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Dotted keys with their old and new value, for every leaf in which two settings differ."""
     flat_old, flat_new = dict(_leaves(old)), dict(_leaves(new))
     keys = sorted(flat_old.keys() | flat_new.keys())
-    return [f"{key} {flat_old.get(key, 'unset')} -> {flat_new.get(key, 'unset')}"
-            for key in keys if flat_old.get(key, "unset") != flat_new.get(key, "unset")]  # fmt: skip
+    return [
+        f"{key} {flat_old.get(key, 'unset')} -> {flat_new.get(key, 'unset')}"
+        for key in keys
+        if flat_old.get(key, "unset") != flat_new.get(key, "unset")
+    ]
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

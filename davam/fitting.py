@@ -44,8 +44,9 @@ def fit(texts: Sequence[str], recipe: Recipe | None = None) -> TextModel:
     model.core.load_state_dict(core.state_dict())
 
     end = recipe.model.codebook_size
-    codes = [_rows(list(enumerate(model.encode([kept[i] for i, _ in splits[name]]))), end)
-             for name in ("train", "valid")]  # fmt: skip
+    codes = [
+        _rows(list(enumerate(model.encode([kept[i] for i, _ in splits[name]]))), end) for name in ("train", "valid")
+    ]
     prior = stage_two_module(recipe)
     _train(prior, codes[0], codes[1], recipe, "stage_two")
     model.prior.load_state_dict(prior.prior.state_dict())
@@ -70,7 +71,9 @@ def _train(module: Trainable, train_rows: Rows, valid_rows: Rows, recipe: Recipe
     def report(values: dict[str, float]) -> None:
         name = f"valid/{module.objective}"
         if name in values:
-            print(f"{stage}  epoch {values['epoch']:.0f}/{values['epochs']}  {name} {values[name]:.2f}", file=sys.stderr)
+            print(
+                f"{stage}  epoch {values['epoch']:.0f}/{values['epochs']}  {name} {values[name]:.2f}", file=sys.stderr
+            )
 
     job = build_job(module, module, train_rows, valid_rows, recipe, stage)
     hooks = Hooks(report, lambda state, trained, optimizer: None, lambda: False)

@@ -116,8 +116,8 @@ class Recipe(Frozen):
     def _quantizes_at_all(self) -> "Recipe":
         if self.stage_one.epochs <= self.model.continuous_epochs:
             raise ValueError(
-                f"stage_one.epochs={self.stage_one.epochs} with model.continuous_epochs={self.model.continuous_epochs}: "
-                "no epoch would be quantized; raise the former"
+                f"stage_one.epochs={self.stage_one.epochs} with model.continuous_epochs={self.model.continuous_epochs}"
+                ": no epoch would be quantized; raise the former"
             )
         return self
 

@@ -26,8 +26,13 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     total = tokens.counts["rows"]
     with progress("codes", total, "rows") as counter:
         model_uri = run.store.artifact_uri("stage_one", inputs["stage_one"].fingerprint)
-        coded = batch.map_model(batch.committed_rows(parts, batch.block_rows(total, run.execution)), batch.Encoder,
-                                {"model_uri": model_uri, "counter": counter}, run.execution, batch.BLOCK_ROWS)  # fmt: skip
+        coded = batch.map_model(
+            batch.committed_rows(parts, batch.block_rows(total, run.execution)),
+            batch.Encoder,
+            {"model_uri": model_uri, "counter": counter},
+            run.execution,
+            batch.BLOCK_ROWS,
+        )
         batch.write(coded, attempt.uri, by_split=True)
     return Built({"rows": attempt.rows()})
 

@@ -38,8 +38,10 @@ def require_rows(run: Run, manifest: Manifest) -> None:
     """Raises DataError, before any worker starts, for a corpus that cannot be trained on."""
     size, train = run.recipe.model.codebook_size, split_rows(manifest, "train")
     if train < size:
-        raise DataError(f"{train} training sentences for {size} codes: every code needs several; add text, or set "
-                        f"model.codebook_size={max(2, train // 10)}")  # fmt: skip
+        raise DataError(
+            f"{train} training sentences for {size} codes: every code needs several; add text, or set "
+            f"model.codebook_size={max(2, train // 10)}"
+        )
     for split in ("valid", "test"):
         if not split_rows(manifest, split):
             raise DataError(f"no {split} sentences: give data.valid and data.test, or raise data.{split}_share")

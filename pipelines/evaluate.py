@@ -34,8 +34,13 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     total = sum(entry.rows or 0 for entry in inputs["tokens"].files if entry.split == "test")
     with progress("evaluate", total, "rows") as counter:
         model_uri = run.store.artifact_uri("stage_two", inputs["stage_two"].fingerprint)
-        scored = batch.map_model(batch.committed_rows(parts, batch.block_rows(total, run.execution)), batch.Scorer,
-                                 {"model_uri": model_uri, "counter": counter}, run.execution, 256)  # fmt: skip
+        scored = batch.map_model(
+            batch.committed_rows(parts, batch.block_rows(total, run.execution)),
+            batch.Scorer,
+            {"model_uri": model_uri, "counter": counter},
+            run.execution,
+            256,
+        )
         batch.write(scored, attempt.uri, by_split=False)
     scores = attempt.read_table("scores/1")
     if scores.num_rows != total:
@@ -49,7 +54,8 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
 def score_measures(scores: pa.Table) -> dict[str, float]:
     """Rec, KL and perplexities of the test sentences, each named for what it is."""
     rec_B, kl_B, tokens_B, codes_B, matched_B = (
-        scores[name].to_numpy() for name in ("rec_nats", "kl_nats", "num_tokens", "num_codes", "tokens_matched"))  # fmt: skip
+        scores[name].to_numpy() for name in ("rec_nats", "kl_nats", "num_tokens", "num_codes", "tokens_matched")
+    )
     return {
         "rec_nats": float(rec_B.mean()),
         "kl_nats_sum": float(kl_B.mean()),

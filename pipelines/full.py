@@ -1,7 +1,7 @@
 """The paper, end to end: text, codes, prior, new text, and what it is worth.
 
-    python pipelines/full.py --preset recommended,tiny,brief --workers 2
-    ray job submit --working-dir . -- python pipelines/full.py --store s3://bucket/davam --workers 8 --gpu
+python pipelines/full.py --preset recommended,tiny,brief --workers 2
+ray job submit --working-dir . -- python pipelines/full.py --store s3://bucket/davam --workers 8 --gpu
 """
 
 import shlex
@@ -25,8 +25,9 @@ def full(run: Run) -> None:
     built = {stage.name: run_stage(stage, run) for stage in PAPER}
     report_uri = next(uri for uri in run.store.file_uris(built["report"]) if uri.endswith(".html"))
     model_uri = run.store.artifact_uri("stage_two", built["stage_two"].fingerprint)
-    run.store.write_run(built["report"], {"model_uri": model_uri, "report_uri": report_uri,
-                                          "recipe": run.recipe.plain()})  # fmt: skip
+    run.store.write_run(
+        built["report"], {"model_uri": model_uri, "report_uri": report_uri, "recipe": run.recipe.plain()}
+    )
     samples = run.store.read_table(built["samples"], "samples/1").sort_by("id")
     print(*samples["text"].to_pylist()[:SAMPLES_SHOWN], sep="\n", end="\n\n")
     for name, value in sorted(built["evaluate"].metrics.items()):

@@ -29,7 +29,7 @@ MEANINGS = {
     "kl_nats_per_code": ("nats/code", "the same per code: what the paper's table calls KL"),
     "ppl_bound": ("per token", "exp((Rec + summed KL) / tokens): the model's perplexity is at most this"),
     "ppl_paper": ("per token", "the paper's formula, which averages the KL over codes: not a perplexity bound"),
-    "ppl_floor": ("per token", "perplexity of the test draw under the grammar itself: no model can be better on average"),
+    "ppl_floor": ("per token", "perplexity of the test draw under the grammar itself: no model beats it on average"),
     "ppl_bound_over_floor": ("ratio", "1.00 is perfect; below 1.00 would be a counting error"),
     "sample_grammatical_rate": ("share", "samples that the grammar accepts"),
     "codes_used": ("codes", "different codes in the test sentences"),
@@ -49,7 +49,7 @@ MEANINGS = {
     "sample_length_mean_tokens": ("words", "mean length of the samples"),
     "sample_length_std_tokens": ("words", "standard deviation of the samples' lengths"),
     "sample_truncated_rate": ("share", "samples cut at the longest length"),
-}  # fmt: skip
+}
 
 
 def uses(recipe: Recipe) -> dict[str, Any]:
@@ -70,8 +70,7 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
     measures = inputs["evaluate"].metrics
     scores = run.store.read_table(inputs["evaluate"], "scores/1").sort_by("id")
     samples = run.store.read_table(inputs["samples"], "samples/1").sort_by("id")
-    shown = zip(*(scores.slice(0, SHOWN_RECONSTRUCTIONS)[name].to_pylist() for name in ("id", "text", "reconstruction")),
-                strict=True)  # fmt: skip
+    shown = scores.slice(0, SHOWN_RECONSTRUCTIONS).to_pylist()
     return Report(
         title="DAVAM run report",
         subtitle=f"{inputs['tokens'].counts['rows']:,} sentences, {run.recipe.model.codebook_size} codes",
@@ -80,31 +79,41 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
         warnings=warnings(measures, inputs, run.recipe),
         figures=figures(measures, run.recipe),
         curves=curves(run, inputs),
-        reconstructions=[Reconstruction(*row) for row in shown],
-        samples=[Sample(row["id"], row["text"], _note(row["text"], run.recipe))
-                 for row in samples.slice(0, SHOWN_SAMPLES).to_pylist()],
+        reconstructions=[Reconstruction(row["id"], row["text"], row["reconstruction"]) for row in shown],
+        samples=[
+            Sample(row["id"], row["text"], _note(row["text"], run.recipe))
+            for row in samples.slice(0, SHOWN_SAMPLES).to_pylist()
+        ],
         code_usage=code_usage(run, inputs),
-        lengths={"test sentences": [len(text.split()) for text in scores["text"].to_pylist()],
-                 "samples": [len(text.split()) for text in samples["text"].to_pylist()]},
+        lengths={
+            "test sentences": [len(text.split()) for text in scores["text"].to_pylist()],
+            "samples": [len(text.split()) for text in samples["text"].to_pylist()],
+        },
         stages=[_row(manifest) for manifest in inputs.values()],
         lineage={name: short(manifest.fingerprint) for name, manifest in inputs.items()},
         recipe_yaml=yaml.safe_dump(run.recipe.plain(), sort_keys=False),
         submit_command=f"ray job submit --working-dir . -- python pipelines/full.py {shlex.join(run.arguments)}",
-    )  # fmt: skip
+    )
 
 
 def figures(measures: dict[str, float], recipe: Recipe) -> list[Figure]:
     """The measures that have a meaning here, in the order of their table."""
-    return [Figure(name, measures[name], *MEANINGS[name], _paper(recipe, name)) for name in MEANINGS if name in measures]
+    return [
+        Figure(name, measures[name], *MEANINGS[name], _paper(recipe, name)) for name in MEANINGS if name in measures
+    ]
 
 
 def verdict(measures: dict[str, float]) -> str:
     """What the figures say, in one or two sentences."""
-    text = (f"A valid bound of {measures['ppl_bound']:.2f} on the perplexity per token; reconstruction costs "
-            f"{measures['rec_nats']:.2f} nats a sentence and the codes {measures['kl_nats_sum']:.2f}.")  # fmt: skip
+    text = (
+        f"A valid bound of {measures['ppl_bound']:.2f} on the perplexity per token; reconstruction costs "
+        f"{measures['rec_nats']:.2f} nats a sentence and the codes {measures['kl_nats_sum']:.2f}."
+    )
     if "ppl_floor" in measures:
-        text += (f" The corpus itself has a floor of {measures['ppl_floor']:.2f}, and "
-                 f"{measures['sample_grammatical_rate']:.0%} of the samples are grammatical.")  # fmt: skip
+        text += (
+            f" The corpus itself has a floor of {measures['ppl_floor']:.2f}, and "
+            f"{measures['sample_grammatical_rate']:.0%} of the samples are grammatical."
+        )
     return text
 
 
@@ -127,8 +136,10 @@ def warnings(measures: dict[str, float], inputs: dict[str, Manifest], recipe: Re
 def curves(run: Run, inputs: dict[str, Manifest]) -> list[Curve]:
     """The measure of each training stage by epoch, on the training and validation rows."""
     drawn = []
-    for stage, name, title in (("stage_one", "rec_nats", "Stage one: reconstruction"),
-                               ("stage_two", "kl_nats_sum", "Stage two: cost of the codes")):  # fmt: skip
+    for stage, name, title in (
+        ("stage_one", "rec_nats", "Stage one: reconstruction"),
+        ("stage_two", "kl_nats_sum", "Stage two: cost of the codes"),
+    ):
         uri = fs.join(run.store.artifact_uri(stage, inputs[stage].fingerprint), inputs[stage].attempt, "metrics.json")
         history = json.loads(fs.read_bytes(uri))["history"]
         series = {split: [(row["epoch"], row[f"{split}/{name}"]) for row in history] for split in ("train", "valid")}
@@ -155,8 +166,14 @@ def _paper(recipe: Recipe, name: str) -> str | None:
 
 def _row(manifest: Manifest) -> StageRow:
     rows = manifest.counts.get("rows")
-    return StageRow(manifest.stage, f"built {manifest.created_utc}", short(manifest.fingerprint), rows,
-                    manifest.provenance.get("wall_s"), "")  # fmt: skip
+    return StageRow(
+        manifest.stage,
+        f"built {manifest.created_utc}",
+        short(manifest.fingerprint),
+        rows,
+        manifest.provenance.get("wall_s"),
+        "",
+    )
 
 
 REPORT = Stage("report", 1, (TOKENS, STAGE_ONE, CODES, STAGE_TWO, SAMPLES, EVALUATE), uses, build)

@@ -25,9 +25,12 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
 
     rows = run.recipe.samples.rows
     with progress("samples", rows, "rows") as counter:
-        arguments = {"model_uri": run.store.artifact_uri("stage_two", inputs["stage_two"].fingerprint),
-                     "counter": counter, "seed": run.recipe.seed,
-                     "temperature": run.recipe.samples.temperature}  # fmt: skip
+        arguments = {
+            "model_uri": run.store.artifact_uri("stage_two", inputs["stage_two"].fingerprint),
+            "counter": counter,
+            "seed": run.recipe.seed,
+            "temperature": run.recipe.samples.temperature,
+        }
         ids = ray.data.range(rows, override_num_blocks=-(-rows // batch.block_rows(rows, run.execution)))
         drawn = batch.map_model(ids, batch.Sampler, arguments, run.execution, SAMPLE_ROWS)
         batch.write(drawn, attempt.uri, by_split=False)

@@ -82,9 +82,14 @@ def run_stage(stage: Stage, run: Run) -> Manifest:
     built = stage.build(run, inputs, attempt)
     wall_s = time.monotonic() - began
     manifest = run.store.commit(
-        attempt, version=stage.version, recipe=stage.uses(run.recipe), inputs=stage.inputs(run.recipe),
-        counts=built.counts, metrics=built.metrics, provenance=provenance() | {"wall_s": round(wall_s, 2)},
-    )  # fmt: skip
+        attempt,
+        version=stage.version,
+        recipe=stage.uses(run.recipe),
+        inputs=stage.inputs(run.recipe),
+        counts=built.counts,
+        metrics=built.metrics,
+        provenance=provenance() | {"wall_s": round(wall_s, 2)},
+    )
     counted = ", ".join(f"{value:,} {name}" for name, value in built.counts.items())
     _say(f"{stage.name:<10}  done   {short(identity)}  {wall_s:.1f} s  {counted}")
     return manifest
@@ -114,12 +119,17 @@ def explain(stages: Sequence[Stage], run: Run) -> list[str]:
 
 def main(stage: Stage, arguments: Sequence[str] | None = None) -> int:
     """Runs one stage as a program; its inputs must have been built."""
-    return program(stage.name, [stage], lambda run: print(run.store.artifact_uri(
-        stage.name, run_stage(stage, run).fingerprint)), arguments)  # fmt: skip
+    return program(
+        stage.name,
+        [stage],
+        lambda run: print(run.store.artifact_uri(stage.name, run_stage(stage, run).fingerprint)),
+        arguments,
+    )
 
 
-def program(name: str, stages: Sequence[Stage], act: Callable[[Run], object],
-            arguments: Sequence[str] | None = None) -> int:  # fmt: skip
+def program(
+    name: str, stages: Sequence[Stage], act: Callable[[Run], object], arguments: Sequence[str] | None = None
+) -> int:
     """Parses the arguments, acts, and turns every error that is meant for a user into one message and exit code."""
     _stop_cleanly_on_sigterm()
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -142,16 +152,24 @@ def program(name: str, stages: Sequence[Stage], act: Callable[[Run], object],
 def open_run(options: argparse.Namespace, given: Sequence[str]) -> Run:
     """The run that the parsed options describe. Raises ConfigError."""
     recipe = load_recipe(options.preset.split(","), options.overrides)
-    execution = config.validate(Execution, {
-        "store": _absolute(options.store), "workers": options.workers, "gpu": options.gpu,
-        "cpus_per_worker": options.cpus_per_worker, "checkpoint_every_s": options.checkpoint_every_s,
-        "force": tuple(options.force),
-    })  # fmt: skip
+    execution = config.validate(
+        Execution,
+        {
+            "store": _absolute(options.store),
+            "workers": options.workers,
+            "gpu": options.gpu,
+            "cpus_per_worker": options.cpus_per_worker,
+            "checkpoint_every_s": options.checkpoint_every_s,
+            "force": tuple(options.force),
+        },
+    )
     return Run(recipe, execution, Store(execution.store), tuple(given))
 
 
 def _parser(name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=name, description="Overrides are written key=value, e.g. model.codebook_size=256")
+    parser = argparse.ArgumentParser(
+        prog=name, description="Overrides are written key=value, e.g. model.codebook_size=256"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe settings that override the presets")
     parser.add_argument("--preset", default=DEFAULT_PRESETS, help="presets or YAML files, left to right, by commas")
     parser.add_argument("--store", default="davam_store", help="where results go: a folder or any URI")

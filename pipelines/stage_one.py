@@ -26,8 +26,16 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     run.connect()
     from cluster.train import TrainTask, run_training
 
-    task = TrainTask("stage_one", f"stage_one-{attempt.fingerprint[:12]}", run.recipe, run.execution, inputs,
-                     attempt.uri, build_worker, export)  # fmt: skip
+    task = TrainTask(
+        "stage_one",
+        f"stage_one-{attempt.fingerprint[:12]}",
+        run.recipe,
+        run.execution,
+        inputs,
+        attempt.uri,
+        build_worker,
+        export,
+    )
     steps = train_steps(inputs["tokens"], run.recipe.stage_one)
     result = run_training(task, steps)
     return Built({"epochs": int(result["epochs"])}, {"valid_rec_nats": float(result["best_objective"])})

@@ -26,8 +26,16 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     run.connect()
     from cluster.train import TrainTask, run_training
 
-    task = TrainTask("stage_two", f"stage_two-{attempt.fingerprint[:12]}", run.recipe, run.execution, inputs,
-                     attempt.uri, build_worker, export)  # fmt: skip
+    task = TrainTask(
+        "stage_two",
+        f"stage_two-{attempt.fingerprint[:12]}",
+        run.recipe,
+        run.execution,
+        inputs,
+        attempt.uri,
+        build_worker,
+        export,
+    )
     result = run_training(task, train_steps(inputs["codes"], run.recipe.stage_two))
     return Built({"epochs": int(result["epochs"])}, {"valid_kl_nats_sum": float(result["best_objective"])})
 

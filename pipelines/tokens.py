@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from typing import Any
 
 import pyarrow as pa
 
@@ -18,8 +19,10 @@ SPLITS = ("train", "valid", "test")
 
 def uses(recipe: Recipe) -> dict[str, object]:
     """The data's settings without its location (the content's digest stands for that), and the tokenizer's."""
-    return {"data": recipe.data.model_dump(exclude={"root", "train", "valid", "test"}),
-            "tokenizer": recipe.tokenizer.model_dump()}  # fmt: skip
+    return {
+        "data": recipe.data.model_dump(exclude={"root", "train", "valid", "test"}),
+        "tokenizer": recipe.tokenizer.model_dump(),
+    }
 
 
 def sources(recipe: Recipe) -> dict[str, str]:
@@ -31,8 +34,10 @@ def sources(recipe: Recipe) -> dict[str, str]:
 
 def chunks_of(data: FileData) -> list[source.Chunk]:
     """The pieces of the corpus that are read in parallel. Raises DataError for what cannot be read."""
-    patterns = {name: None if value is None else fs.join(data.root, value) if data.root else value
-                for name, value in (("train", data.train), ("valid", data.valid), ("test", data.test))}  # fmt: skip
+    patterns = {
+        name: None if value is None else fs.join(data.root, value) if data.root else value
+        for name, value in (("train", data.train), ("valid", data.valid), ("test", data.test))
+    }
     return source.plan_chunks(patterns, data.format, data.text_column)
 
 
@@ -46,7 +51,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     from cluster import batch, text
 
     if isinstance(recipe.data, GrammarData):
-        rows = ray.data.from_arrow(grammar_rows(recipe.data))
+        rows: ray.data.Dataset = ray.data.from_arrow(grammar_rows(recipe.data))
     else:
         rows = text.read_corpus(chunks, recipe.data.text_column, recipe.data.valid_share, recipe.data.test_share)
     totals = text.count_corpus(rows)
@@ -64,7 +69,7 @@ def grammar_rows(data: GrammarData) -> pa.Table:
     return pa.table({"id": pa.array(range(len(texts)), pa.int64()), "text": texts, "split": splits})
 
 
-def _fit(recipe: Recipe, words: dict[str, int], rows: object) -> TextTokenizer:
+def _fit(recipe: Recipe, words: dict[str, int], rows: Any) -> TextTokenizer:
     from cluster import text
 
     settings = recipe.tokenizer
@@ -85,7 +90,9 @@ def _counts(attempt: Attempt, rows: int, blank: int, vocab_size: int) -> Built:
     kept = attempt.rows()
     dropped_long = rows - blank - kept
     if dropped_long or blank:
-        print(f"tokens: dropped {blank} blank rows and {dropped_long} rows longer than data.max_tokens", file=sys.stderr)
+        print(
+            f"tokens: dropped {blank} blank rows and {dropped_long} rows longer than data.max_tokens", file=sys.stderr
+        )
     return Built({"rows": kept, "dropped_blank": blank, "dropped_too_long": dropped_long, "words": vocab_size})
 
 

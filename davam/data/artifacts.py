@@ -86,8 +86,9 @@ class Manifest:
             files = tuple(FileEntry(**entry) for entry in values.pop("files"))
             manifest = cls(files=files, **values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ArtifactError(f"{uri} is torn or not a manifest ({error}); build the stage again with --force "
-                                "STAGE") from None  # fmt: skip
+            raise ArtifactError(
+                f"{uri} is torn or not a manifest ({error}); build the stage again with --force STAGE"
+            ) from None
         for entry in files:
             parts = entry.path.split("/")
             if entry.path.startswith("/") or ".." in parts or "://" in entry.path:
@@ -129,12 +130,32 @@ class Store:
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         return Attempt(stage, identity, name, fs.join(self.artifact_uri(stage, identity), name))
 
-    def commit(self, attempt: Attempt, *, version: int, recipe: Mapping[str, Any], inputs: Mapping[str, str],
-               counts: Mapping[str, int], metrics: Mapping[str, float], provenance: Mapping[str, Any]) -> Manifest:  # fmt: skip
+    def commit(
+        self,
+        attempt: Attempt,
+        *,
+        version: int,
+        recipe: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        counts: Mapping[str, int],
+        metrics: Mapping[str, float],
+        provenance: Mapping[str, Any],
+    ) -> Manifest:
         """Writes the manifest over the attempt's files, which makes them the artifact."""
         files = tuple(_entry(attempt, path, size) for path, size in fs.list_files(attempt.uri))
-        manifest = Manifest(attempt.stage, attempt.fingerprint, version, attempt.name, _now(), dict(recipe),
-                            dict(inputs), files, dict(counts), dict(metrics), dict(provenance))  # fmt: skip
+        manifest = Manifest(
+            attempt.stage,
+            attempt.fingerprint,
+            version,
+            attempt.name,
+            _now(),
+            dict(recipe),
+            dict(inputs),
+            files,
+            dict(counts),
+            dict(metrics),
+            dict(provenance),
+        )
         uri = fs.join(self.artifact_uri(attempt.stage, attempt.fingerprint), MANIFEST)
         fs.write_bytes_atomic(uri, manifest.to_json())
         return manifest
@@ -149,8 +170,9 @@ class Store:
                 found = sizes.get(entry.path.removeprefix(f"{manifest.attempt}/"))
                 if found != entry.bytes:
                     state = "missing" if found is None else f"{found} bytes instead of {entry.bytes}"
-                    raise ArtifactError(f"{fs.join(artifact, entry.path)}: {state}; build it again with "
-                                        f"--force {stage}")  # fmt: skip
+                    raise ArtifactError(
+                        f"{fs.join(artifact, entry.path)}: {state}; build it again with --force {stage}"
+                    )
         return manifest
 
     def list_stage(self, stage: str) -> list[Manifest]:
@@ -170,8 +192,9 @@ class Store:
         base = self.artifact_uri(manifest.stage, manifest.fingerprint)
         return [fs.join(base, entry.path) for entry in manifest.files if split is None or entry.split == split]
 
-    def read_table(self, manifest: Manifest, schema: str, split: str | None = None,
-                   columns: Sequence[str] | None = None) -> pa.Table:  # fmt: skip
+    def read_table(
+        self, manifest: Manifest, schema: str, split: str | None = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
         """The rows of the manifest's Parquet files. Raises ArtifactError that names a truncated file."""
         uris = [uri for uri in self.file_uris(manifest, split) if uri.endswith(".parquet")]
         return _read_tables(uris, schema, columns)
@@ -243,8 +266,14 @@ def provenance() -> dict[str, Any]:
 
 def _git() -> str:
     try:
-        done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True,
-                              cwd=Path(__file__).parent, timeout=10, check=False)  # fmt: skip
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parent,
+            timeout=10,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()
@@ -288,8 +317,9 @@ def _read_tables(uris: Sequence[str], schema: str, columns: Sequence[str] | None
             schemas.check(parquet.schema_arrow, schema, uri)
             tables.append(parquet.read(columns=wanted.names).cast(wanted))
         except (pa.ArrowInvalid, OSError) as error:
-            raise ArtifactError(f"{uri} cannot be read ({str(error).splitlines()[0]}); build its stage again with "
-                                "--force") from None  # fmt: skip
+            raise ArtifactError(
+                f"{uri} cannot be read ({str(error).splitlines()[0]}); build its stage again with --force"
+            ) from None
     return pa.concat_tables(tables)
 
 
@@ -301,7 +331,9 @@ def _download(source: str, paths: Sequence[str], target: Path, hashes: Mapping[s
         for path in paths:
             data = fs.read_bytes(fs.join(source, path))
             if path in hashes and hashlib.sha256(data).hexdigest() != hashes[path]:
-                raise ArtifactError(f"{fs.join(source, path)} is not what its manifest lists; build it again with --force")
+                raise ArtifactError(
+                    f"{fs.join(source, path)} is not what its manifest lists; build it again with --force"
+                )
             (complete / path).parent.mkdir(parents=True, exist_ok=True)
             (complete / path).write_bytes(data)
         try:

@@ -35,7 +35,9 @@ class Rows:
         order = np.argsort(np.asarray(ids, dtype=np.int64), kind="stable")
         ordered = [rows[i] for i in order]
         start = np.concatenate([[0], np.cumsum([len(row) for row in ordered])]).astype(np.int64)
-        flat = np.concatenate([np.asarray(row, dtype=np.int32) for row in ordered]) if ordered else np.zeros(0, np.int32)
+        flat = (
+            np.concatenate([np.asarray(row, dtype=np.int32) for row in ordered]) if ordered else np.zeros(0, np.int32)
+        )
         return cls(np.asarray(ids, dtype=np.int64)[order], flat, start)
 
     def __len__(self) -> int:
@@ -94,16 +96,22 @@ def take_slice(rows: Rows, batch: Indices, rank: int = 0, world: int = 1) -> Bat
     for row, i in enumerate(index):
         tokens[row, : lengths[row]] = rows.flat[rows.start[i] : rows.start[i + 1]]
     weight = (np.arange(len(index)) < len(mine)).astype(np.float32)
-    return Batch(torch.from_numpy(tokens), torch.from_numpy(lengths), torch.from_numpy(weight), index,
-                 [int(i) for i in rows.ids[index]])  # fmt: skip
+    return Batch(
+        torch.from_numpy(tokens),
+        torch.from_numpy(lengths),
+        torch.from_numpy(weight),
+        index,
+        [int(i) for i in rows.ids[index]],
+    )
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on the device."""
     if device.type == "cpu":
         return batch
-    return Batch(batch.tokens_BS.to(device), batch.length_B.to(device), batch.weight_B.to(device), batch.index_B,
-                 batch.ids)  # fmt: skip
+    return Batch(
+        batch.tokens_BS.to(device), batch.length_B.to(device), batch.weight_B.to(device), batch.index_B, batch.ids
+    )
 
 
 def row_noise(batch: Batch, seed: int, step: int) -> RowNoise:

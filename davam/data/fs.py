@@ -23,8 +23,10 @@ def resolve(uri: str) -> tuple[arrow_fs.FileSystem, str]:
         filesystem, path = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
         scheme = uri.split("://", 1)[0]
-        raise ConfigError(f"{uri}: no filesystem for {scheme}:// ({error}); use a path, s3://, gs:// or a scheme "
-                          "whose fsspec package is installed") from None  # fmt: skip
+        raise ConfigError(
+            f"{uri}: no filesystem for {scheme}:// ({error}); use a path, s3://, gs:// or a scheme "
+            "whose fsspec package is installed"
+        ) from None
     return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(filesystem)), path
 
 
@@ -66,8 +68,9 @@ def write_bytes_atomic(uri: str, data: bytes) -> None:
         with filesystem.open_output_stream(path) as stream:  # an object store shows the object when it is complete
             stream.write(data)
     except OSError as error:
-        raise ArtifactError(f"cannot write {uri}: {error}; check permissions and free space, or choose another "
-                            "--store") from None  # fmt: skip
+        raise ArtifactError(
+            f"cannot write {uri}: {error}; check permissions and free space, or choose another --store"
+        ) from None
 
 
 def list_files(uri: str) -> list[tuple[str, int]]:

@@ -71,8 +71,10 @@ class Automaton:
         values: dict[int, tuple[float, float]] = {FINAL: (0.0, 0.0)}
         for state in range(start + 1):  # bottom-up: a state only leads to earlier ones
             arcs = self.arcs[state].values()
-            values[state] = (sum(p * (values[to][0] - math.log(p)) for p, to in arcs),
-                             sum(p * (values[to][1] + 1) for p, to in arcs))  # fmt: skip
+            values[state] = (
+                sum(p * (values[to][0] - math.log(p)) for p, to in arcs),
+                sum(p * (values[to][1] + 1) for p, to in arcs),
+            )
         return values[start]
 
     def sample(self, start: int, uniforms: Sequence[float]) -> list[str]:
@@ -139,8 +141,12 @@ class Captions:
 
     def _phrases(self, texts: Sequence[str], state: int) -> Options:
         weights = [(rank + 1) ** -0.6 for rank in range(len(texts))]
-        return mix([(weight / sum(weights), self.phrase(tuple(text.split()), state))
-                    for weight, text in zip(weights, texts, strict=True)])  # fmt: skip
+        return mix(
+            [
+                (weight / sum(weights), self.phrase(tuple(text.split()), state))
+                for weight, text in zip(weights, texts, strict=True)
+            ]
+        )
 
     def _tail(self, places: tuple[str, ...]) -> Options:
         """Perhaps a place, perhaps a time, the end."""
@@ -173,8 +179,12 @@ class Captions:
         follow = self._clothed([lx.plural(word) for word in lx.CLOTHES], self.predicate("their", "are"), article=False)
         people = [lx.plural(noun) for noun in (*lx.NEUTRAL, *lx.MALE, *lx.FEMALE)]
         animals = self.automaton.state(self.predicate("them", "are"))
-        described = mix([(0.75, self._described(lx.HUMAN_ADJECTIVES, people, follow)),
-                         (0.25, self._described(lx.ANIMAL_ADJECTIVES, [lx.plural(a) for a in lx.ANIMALS], animals))])  # fmt: skip
+        described = mix(
+            [
+                (0.75, self._described(lx.HUMAN_ADJECTIVES, people, follow)),
+                (0.25, self._described(lx.ANIMAL_ADJECTIVES, [lx.plural(a) for a in lx.ANIMALS], animals)),
+            ]
+        )
         return choose(lx.NUMBERS, self.automaton.state(described))
 
     def _described(self, adjectives: Sequence[str], nouns: Sequence[str], follow: int) -> Options:

@@ -4,19 +4,53 @@ from dataclasses import dataclass
 
 MALE = ("man", "boy", "father", "gentleman", "grandfather", "brother", "king", "waiter", "uncle", "monk")
 FEMALE = ("woman", "girl", "mother", "lady", "grandmother", "sister", "queen", "waitress", "aunt", "nun")
-NEUTRAL = ("child", "person", "worker", "dancer", "student", "teacher", "artist", "farmer", "doctor", "tourist",
-           "singer", "runner", "player", "nurse")  # fmt: skip
+NEUTRAL = (
+    "child",
+    "person",
+    "worker",
+    "dancer",
+    "student",
+    "teacher",
+    "artist",
+    "farmer",
+    "doctor",
+    "tourist",
+    "singer",
+    "runner",
+    "player",
+    "nurse",
+)
 ANIMALS = ("dog", "cat", "horse", "bird", "goat", "cow", "elephant", "rabbit", "duck", "monkey")
 NUMBERS = ("two", "three", "several", "many", "four", "some", "five")
-HUMAN_ADJECTIVES = ("young", "old", "tall", "happy", "elderly", "tired", "smiling", "little", "angry", "busy",
-                    "quiet", "athletic")  # fmt: skip
+HUMAN_ADJECTIVES = (
+    "young",
+    "old",
+    "tall",
+    "happy",
+    "elderly",
+    "tired",
+    "smiling",
+    "little",
+    "angry",
+    "busy",
+    "quiet",
+    "athletic",
+)
 ANIMAL_ADJECTIVES = ("brown", "small", "white", "big", "black", "wet", "hungry", "gray", "old", "enormous")
 COLOURS = ("red", "blue", "white", "black", "green", "yellow", "orange", "gray", "pink", "purple")
 CLOTHES = ("shirt", "jacket", "hat", "coat", "dress", "sweater", "uniform", "scarf", "vest", "apron")
 THING_ADJECTIVES = ("red", "large", "new", "small", "old", "blue", "wooden", "broken", "expensive", "empty")
 ADVERBS = ("quickly", "slowly", "quietly", "happily", "together", "alone", "outside", "carefully")
-TIMES = ("in the morning", "at night", "during the day", "on a sunny day", "in the evening", "after lunch",
-         "before dinner", "in winter")  # fmt: skip
+TIMES = (
+    "in the morning",
+    "at night",
+    "during the day",
+    "on a sunny day",
+    "in the evening",
+    "after lunch",
+    "before dinner",
+    "in winter",
+)
 
 STREET = ("on the street", "in the city", "near a bridge", "on the sidewalk", "in front of a shop")
 NATURE = ("in the park", "in a field", "on the beach", "near the lake", "in the forest", "by the river", "on a hill")
@@ -39,11 +73,21 @@ class Verb:
 
 
 INTRANSITIVE = (
-    Verb("walk", (*STREET, *NATURE)), Verb("run", (*NATURE, *SPORT)), Verb("sit", (*HOME, *NATURE)),
-    Verb("dance", STAGE), Verb("swim", WATER), Verb("sleep", HOME), Verb("jump", (*SPORT, *WATER)),
-    Verb("sing", STAGE), Verb("wait", (*STREET, *WORK)), Verb("laugh", (*STAGE, *HOME)), Verb("ski", SNOW),
-    Verb("study", WORK), Verb("skate", (*SNOW, *STREET)), Verb("climb", SNOW),
-)  # fmt: skip
+    Verb("walk", (*STREET, *NATURE)),
+    Verb("run", (*NATURE, *SPORT)),
+    Verb("sit", (*HOME, *NATURE)),
+    Verb("dance", STAGE),
+    Verb("swim", WATER),
+    Verb("sleep", HOME),
+    Verb("jump", (*SPORT, *WATER)),
+    Verb("sing", STAGE),
+    Verb("wait", (*STREET, *WORK)),
+    Verb("laugh", (*STAGE, *HOME)),
+    Verb("ski", SNOW),
+    Verb("study", WORK),
+    Verb("skate", (*SNOW, *STREET)),
+    Verb("climb", SNOW),
+)
 TRANSITIVE = (
     Verb("play", STAGE, ("guitar", "violin", "piano", "drum", "accordion")),
     Verb("eat", (*HOME, *STREET), ("sandwich", "apple", "pizza", "orange"), ("lunch", "rice", "soup", "bread")),
@@ -60,16 +104,28 @@ TRANSITIVE = (
     Verb("build", (*NATURE, *SNOW), ("sandcastle", "house", "snowman", "tent", "igloo")),
     Verb("fix", (*STREET, *HOME), ("bike", "roof", "engine", "chair", "radio")),
     Verb("sell", STREET, ("flower", "painting", "necklace", "icon"), ("fruit", "honey", "jewelry")),
-)  # fmt: skip
+)
 ANIMAL_VERBS = (
-    Verb("run", (*NATURE, *SNOW)), Verb("sleep", (*HOME, *NATURE)), Verb("chase", NATURE, ("ball", "squirrel", "bird", "cat")),
-    Verb("swim", WATER), Verb("jump", (*NATURE, *WATER)), Verb("eat", (*HOME, *NATURE), ("carrot", "bone", "apple"), ("grass", "food", "hay")),
-    Verb("drink", (*NATURE, *HOME), (), ("water", "milk")), Verb("play", (*NATURE, *HOME)), Verb("stand", (*NATURE, *STREET)),
+    Verb("run", (*NATURE, *SNOW)),
+    Verb("sleep", (*HOME, *NATURE)),
+    Verb("chase", NATURE, ("ball", "squirrel", "bird", "cat")),
+    Verb("swim", WATER),
+    Verb("jump", (*NATURE, *WATER)),
+    Verb("eat", (*HOME, *NATURE), ("carrot", "bone", "apple"), ("grass", "food", "hay")),
+    Verb("drink", (*NATURE, *HOME), (), ("water", "milk")),
+    Verb("play", (*NATURE, *HOME)),
+    Verb("stand", (*NATURE, *STREET)),
     Verb("catch", NATURE, ("frisbee", "stick", "insect", "fish")),
-)  # fmt: skip
+)
 
-_IRREGULAR_PLURALS = {"man": "men", "woman": "women", "gentleman": "gentlemen", "child": "children", "person": "people",
-                      "scarf": "scarves"}  # fmt: skip
+_IRREGULAR_PLURALS = {
+    "man": "men",
+    "woman": "women",
+    "gentleman": "gentlemen",
+    "child": "children",
+    "person": "people",
+    "scarf": "scarves",
+}
 _DOUBLING = frozenset({"run", "sit", "swim"})
 
 

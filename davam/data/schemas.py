@@ -16,24 +16,45 @@ SCHEMAS: dict[str, pa.Schema] = {
     # words then </s>, without <s>; length counts both
     "tokens/1": _schema("tokens/1", id=pa.int64(), tokens=_INTS, length=pa.int32(), text=pa.string()),
     "codes/1": _schema("codes/1", id=pa.int64(), codes=_INTS, length=pa.int32()),
-    "samples/1": _schema("samples/1", id=pa.int64(), seed=pa.int64(), codes=_INTS, tokens=_INTS, text=pa.string(),
-                         prior_nats=pa.float64(), decode_nats=pa.float64(), truncated=pa.bool_()),
-    "scores/1": _schema("scores/1", id=pa.int64(), num_tokens=pa.int32(), num_codes=pa.int32(),
-                        rec_nats=pa.float64(), kl_nats=pa.float64(), text=pa.string(), reconstruction=pa.string(),
-                        tokens_matched=pa.int32()),
-}  # fmt: skip
+    "samples/1": _schema(
+        "samples/1",
+        id=pa.int64(),
+        seed=pa.int64(),
+        codes=_INTS,
+        tokens=_INTS,
+        text=pa.string(),
+        prior_nats=pa.float64(),
+        decode_nats=pa.float64(),
+        truncated=pa.bool_(),
+    ),
+    "scores/1": _schema(
+        "scores/1",
+        id=pa.int64(),
+        num_tokens=pa.int32(),
+        num_codes=pa.int32(),
+        rec_nats=pa.float64(),
+        kl_nats=pa.float64(),
+        text=pa.string(),
+        reconstruction=pa.string(),
+        tokens_matched=pa.int32(),
+    ),
+}
 
 
 def check(schema: pa.Schema, name: str, where: str) -> None:
     """Raises ArtifactError that names the first column that is missing or of another type."""
     for field in SCHEMAS[name]:
         if field.name not in schema.names:
-            raise ArtifactError(f"{where}: column {field.name!r} of {name} is missing; it holds "
-                                f"{', '.join(schema.names)}; build the stage again with --force")  # fmt: skip
+            raise ArtifactError(
+                f"{where}: column {field.name!r} of {name} is missing; it holds "
+                f"{', '.join(schema.names)}; build the stage again with --force"
+            )
         found = schema.field(field.name).type
         if not _same(found, field.type):
-            raise ArtifactError(f"{where}: column {field.name!r} is {found}, but {name} has {field.type}; "
-                                "build the stage again with --force")  # fmt: skip
+            raise ArtifactError(
+                f"{where}: column {field.name!r} is {found}, but {name} has {field.type}; "
+                "build the stage again with --force"
+            )
 
 
 def _same(found: pa.DataType, wanted: pa.DataType) -> bool:

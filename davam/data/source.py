@@ -57,13 +57,15 @@ def expand(pattern: str) -> list[str]:
     if info.type != arrow_fs.FileType.Directory:
         visible = [found for found in visible if fnmatchcase(found, path)]
     if not visible:
-        raise DataError(f"{pattern}: no such file, folder or glob; check data.root and data.train, data.valid, "
-                        "data.test")  # fmt: skip
+        raise DataError(
+            f"{pattern}: no such file, folder or glob; check data.root and data.train, data.valid, data.test"
+        )
     return sorted(scheme + found if scheme and not found.startswith(scheme) else found for found in visible)
 
 
-def plan_chunks(patterns: Mapping[str, str | None], format: str, text_column: str,
-                chunk_bytes: int = CHUNK_BYTES) -> list[Chunk]:  # fmt: skip
+def plan_chunks(
+    patterns: Mapping[str, str | None], format: str, text_column: str, chunk_bytes: int = CHUNK_BYTES
+) -> list[Chunk]:
     """The pieces of the corpus, in a fixed order. With `train` alone, pieces have no split.
 
     Raises DataError for missing and empty files, Parquet files that are torn, and columns that are not there.
@@ -186,8 +188,10 @@ def _line_texts(chunk: Chunk, text_column: str) -> Iterator[tuple[int, str]]:
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(f"{chunk.uri}: not UTF-8 at byte {offset + error.start} ({error.reason}); convert the file, "
-                            "e.g. iconv -f latin1 -t utf-8") from None  # fmt: skip
+            raise DataError(
+                f"{chunk.uri}: not UTF-8 at byte {offset + error.start} ({error.reason}); convert it, "
+                "e.g. iconv -f latin1 -t utf-8"
+            ) from None
         yield offset, _json_text(text, chunk.uri, offset, text_column) if chunk.format == "jsonl" else text
 
 

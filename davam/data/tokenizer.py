@@ -39,14 +39,18 @@ class TextTokenizer:
 
         Raises DataError when no word is left.
         """
-        words = sorted((word for word, count in counts.items() if count >= min_count and word not in SPECIALS),
-                       key=lambda word: (-counts[word], word))  # fmt: skip
+        words = sorted(
+            (word for word, count in counts.items() if count >= min_count and word not in SPECIALS),
+            key=lambda word: (-counts[word], word),
+        )
         if vocab_size is not None:
             words = words[: vocab_size - len(SPECIALS)]
         if not words:
             most = max(counts.values(), default=0)
-            raise DataError(f"every word would be {UNK}: none occurs {min_count} times (the most frequent {most}); "
-                            "lower tokenizer.min_count, or add text")  # fmt: skip
+            raise DataError(
+                f"every word would be {UNK}: none occurs {min_count} times (the most frequent {most}); "
+                "lower tokenizer.min_count, or add text"
+            )
         vocabulary = {word: index for index, word in enumerate((*SPECIALS, *words))}
         tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
         tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -58,8 +62,12 @@ class TextTokenizer:
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=list(SPECIALS), show_progress=False,
-                                      initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(SPECIALS),
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        )
         tokenizer.train_from_iterator(texts, trainer)
         return cls(_without_special_matching(tokenizer))
 
@@ -75,7 +83,9 @@ class TextTokenizer:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text. A word spelled like a control symbol is `<unk>`."""
         if self.kind == "bpe":
-            return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+            return [
+                encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            ]
         safe = [_safe(text) for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(safe, add_special_tokens=False)]
 

@@ -69,11 +69,13 @@ class Trainable(nn.Module, ABC):
         """Whether the weights after this epoch may be chosen as the result."""
         return True
 
-    def begin_epoch(self, epoch: int, batches: Callable[[], Iterable[Batch]], codes_per_step: float, seed: int,
-                    workers: Workers) -> None:  # fmt: skip
+    def begin_epoch(
+        self, epoch: int, batches: Callable[[], Iterable[Batch]], codes_per_step: float, seed: int, workers: Workers
+    ) -> None:
         """Work before an epoch's first step; the batches are this worker's slices of that epoch."""
 
-    def after_step(self, terms: StepTerms, batch: Batch, clock: Clock, picks: Callable[[int], Tensor],
-                   workers: Workers) -> None:  # fmt: skip
+    def after_step(
+        self, terms: StepTerms, batch: Batch, clock: Clock, picks: Callable[[int], Tensor], workers: Workers
+    ) -> None:
         """Work after the optimizer's step. `picks(n)` names n positions of the global batch as (row index,
         position) pairs, the same on every worker."""

@@ -81,7 +81,9 @@ class Davam(Trainable):
         positions = Positions(config.positions, max_tokens + 1, dim)
         self.decoder_embedding = nn.Embedding(vocab_size, embed, padding_idx=PAD_ID)
         if config.attention == "feed":
-            self.decoder: FeedDecoder | ParallelDecoder = FeedDecoder(embed, hidden, dim, config.attention_dim, positions)
+            self.decoder: FeedDecoder | ParallelDecoder = FeedDecoder(
+                embed, hidden, dim, config.attention_dim, positions
+            )
         else:
             self.decoder = ParallelDecoder(embed, hidden, dim, positions)
         self.output = OutputLayer(hidden + dim, vocab_size, config.output_shortlist)
@@ -133,8 +135,9 @@ class Davam(Trainable):
         }
         return StepTerms(loss_sum, sums, (h_BTD.detach(), stats))
 
-    def reconstruction(self, batch: Batch, quant_BTD: Tensor, mask_BT: Tensor,
-                       noise: RowNoise | None) -> tuple[Tensor, Tensor]:  # fmt: skip
+    def reconstruction(
+        self, batch: Batch, quant_BTD: Tensor, mask_BT: Tensor, noise: RowNoise | None
+    ) -> tuple[Tensor, Tensor]:
         """-ln p(x|z) in nats: the weighted sum over rows with its gradient, and rec_B without."""
         target_BS = batch.tokens_BS
         begin_B1 = torch.full_like(target_BS[:, :1], BOS_ID)
@@ -156,8 +159,9 @@ class Davam(Trainable):
         return epoch >= self.config.continuous_epochs
 
     @torch.no_grad()
-    def begin_epoch(self, epoch: int, batches: Callable[[], Iterable[Batch]], codes_per_step: float, seed: int,
-                    workers: Workers) -> None:  # fmt: skip
+    def begin_epoch(
+        self, epoch: int, batches: Callable[[], Iterable[Batch]], codes_per_step: float, seed: int, workers: Workers
+    ) -> None:
         """At the first quantized epoch: k-means on the states of its first batches, the same on all workers."""
         if epoch != self.config.continuous_epochs:
             return
@@ -180,15 +184,19 @@ class Davam(Trainable):
         self.codebook.initialize(packed[:, :-1], packed[:, -1], codes_per_step)
 
     @torch.no_grad()
-    def after_step(self, terms: StepTerms, batch: Batch, clock: Clock, picks: Callable[[int], Tensor],
-                   workers: Workers) -> None:  # fmt: skip
+    def after_step(
+        self, terms: StepTerms, batch: Batch, clock: Clock, picks: Callable[[int], Tensor], workers: Workers
+    ) -> None:
         """The codebook's exponential averages and restarts."""
         h_BTD, stats = terms.aux
         if isinstance(stats, CodeStats):
-            self.codebook.update(stats, workers.all_reduce, lambda n: self._fresh_states(n, h_BTD, batch, picks, workers))
+            self.codebook.update(
+                stats, workers.all_reduce, lambda n: self._fresh_states(n, h_BTD, batch, picks, workers)
+            )
 
-    def _fresh_states(self, count: int, h_BTD: Tensor, batch: Batch, picks: Callable[[int], Tensor],
-                      workers: Workers) -> Tensor:  # fmt: skip
+    def _fresh_states(
+        self, count: int, h_BTD: Tensor, batch: Batch, picks: Callable[[int], Tensor], workers: Workers
+    ) -> Tensor:
         """n states of the global batch: each worker gives those of its own rows, and the sum completes them."""
         local = {int(index): row for row, index in enumerate(batch.index_B) if batch.weight_B[row] > 0}
         state_ND = h_BTD.new_zeros(count, h_BTD.shape[-1])
@@ -199,11 +207,14 @@ class Davam(Trainable):
 
     def _beta(self, clock: Clock) -> float:
         config = self.config
-        return commit_weight(clock.epochs_done, config.continuous_epochs, config.beta_start, config.beta_max,
-                             config.beta_ramp_epochs)  # fmt: skip
+        return commit_weight(
+            clock.epochs_done, config.continuous_epochs, config.beta_start, config.beta_max, config.beta_ramp_epochs
+        )
 
     @torch.no_grad()
-    def decode(self, codes_BT: Tensor, length_B: Tensor, uniform_BS2: Tensor | None, temperature: float = 1.0) -> Decoded:
+    def decode(
+        self, codes_BT: Tensor, length_B: Tensor, uniform_BS2: Tensor | None, temperature: float = 1.0
+    ) -> Decoded:
         """Words for the codes: sampled by the uniform numbers, or the likeliest word of each step without them."""
         mask_BT = ops.length_mask(length_B, codes_BT.shape[1])
         memory = self.decoder.memory(self.codebook.vectors(codes_BT), mask_BT)

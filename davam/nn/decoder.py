@@ -24,8 +24,9 @@ class Memory:
 class FeedDecoder(nn.Module):
     """The paper's form: the context c_i, found with h_{i-1}, is part of the input of step i. Eq. (3)."""
 
-    def __init__(self, embed_dim: int, hidden_dim: int, code_dim: int, attention_dim: int,
-                 positions: Positions) -> None:  # fmt: skip
+    def __init__(
+        self, embed_dim: int, hidden_dim: int, code_dim: int, attention_dim: int, positions: Positions
+    ) -> None:
         super().__init__()
         self.hidden_dim = hidden_dim
         self.attention = AdditiveAttention(code_dim, hidden_dim, attention_dim, positions)

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 

@@ -37,8 +37,15 @@ class LinearNll(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, h_NC: Tensor, weight_MC: Tensor, bias_M: Tensor, target_N: Tensor, weight_N: Tensor,
-                dtype: torch.dtype) -> tuple[Tensor, Tensor]:  # fmt: skip
+    def forward(
+        ctx: Any,
+        h_NC: Tensor,
+        weight_MC: Tensor,
+        bias_M: Tensor,
+        target_N: Tensor,
+        weight_N: Tensor,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
         """(sum over n of weight_N * nll_N, nll_N), both fp32."""
         matrix_MC, state_NC = weight_MC.to(dtype), h_NC.to(dtype)
         grad_h_NC, grad_w_MC = torch.empty_like(h_NC), torch.zeros_like(weight_MC)

@@ -75,12 +75,15 @@ def evaluate(job: Job, epoch: int, group: Workers) -> dict[str, float]:
     return dict(zip(totals, packed.tolist(), strict=True))
 
 
-def _run_epoch(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, hooks: Hooks, plan: list[Indices],
-               group: Workers) -> None:  # fmt: skip
+def _run_epoch(
+    job: Job, optimizer: torch.optim.Optimizer, state: TrainState, hooks: Hooks, plan: list[Indices], group: Workers
+) -> None:
     lengths = job.train.lengths
     if state.step == 0:
         codes_per_step = float((lengths.sum() - len(lengths)) / len(plan))
-        job.module.begin_epoch(state.epoch, lambda: _slices(job.module, job.train, plan, group), codes_per_step, job.seed, group)
+        job.module.begin_epoch(
+            state.epoch, lambda: _slices(job.module, job.train, plan, group), codes_per_step, job.seed, group
+        )
         state.epoch_sums = {}
     job.module.train()
     for batch in _slices(job.module, job.train, plan[state.step :], group):
@@ -92,14 +95,23 @@ def _run_epoch(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, ho
             state.epoch_sums[name] = state.epoch_sums.get(name, 0.0) + value
         state.step += 1
         if state.step % CHECK_EVERY_STEPS == 0 or state.step == len(plan):
-            hooks.report({"epoch": clock.epochs_done, "epochs": job.config.epochs, "step": clock.global_step + 1,
-                          "steps": job.config.epochs * len(plan), "lr": rate, **state.epoch_sums})  # fmt: skip
+            hooks.report(
+                {
+                    "epoch": clock.epochs_done,
+                    "epochs": job.config.epochs,
+                    "step": clock.global_step + 1,
+                    "steps": job.config.epochs * len(plan),
+                    "lr": rate,
+                    **state.epoch_sums,
+                }
+            )
             if state.step < len(plan) and comm.on_rank_zero(hooks.due, _device(job.module)):
                 hooks.save(state, job.module, optimizer)
 
 
-def _step(job: Job, optimizer: torch.optim.Optimizer, batch: Batch, clock: Clock, rate: float, rows: Indices,
-          group: Workers) -> dict[str, float]:  # fmt: skip
+def _step(
+    job: Job, optimizer: torch.optim.Optimizer, batch: Batch, clock: Clock, rate: float, rows: Indices, group: Workers
+) -> dict[str, float]:
     """One optimizer step on the global batch `rows`, of which `batch` is this worker's slice."""
     for parameter_group in optimizer.param_groups:
         parameter_group["lr"] = rate
@@ -118,8 +130,9 @@ def _step(job: Job, optimizer: torch.optim.Optimizer, batch: Batch, clock: Clock
     return {name: float(value) for name, value in terms.sums.items()}
 
 
-def _close_epoch(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, hooks: Hooks, steps: int,
-                 group: Workers) -> None:  # fmt: skip
+def _close_epoch(
+    job: Job, optimizer: torch.optim.Optimizer, state: TrainState, hooks: Hooks, steps: int, group: Workers
+) -> None:
     """Validate, keep the best weights, apply the learning-rate rule, save."""
     valid = evaluate(job, state.epoch, group)
     loss = valid[job.module.objective] / valid["rows"]
@@ -137,8 +150,15 @@ def _close_epoch(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, 
         _apply_plateau(job, optimizer, state, loss)
     state.epoch, state.step = state.epoch + 1, 0
     state.finished = state.epoch >= job.config.epochs or state.plateau.stopped
-    hooks.report({"epoch": float(state.epoch), "epochs": job.config.epochs, "step": state.epoch * steps,
-                  "steps": job.config.epochs * steps, **record})  # fmt: skip
+    hooks.report(
+        {
+            "epoch": float(state.epoch),
+            "epochs": job.config.epochs,
+            "step": state.epoch * steps,
+            "steps": job.config.epochs * steps,
+            **record,
+        }
+    )
     hooks.save(state, job.module, optimizer)
 
 

@@ -52,4 +52,3 @@ def learning_rate(config: TrainConfig, global_step: int, total_steps: int, plate
     warm = min(1.0, (global_step + 1) / (rule.warmup_steps + 1))
     cosine = 0.5 * (1 + math.cos(math.pi * global_step / max(1, total_steps)))
     return rule.lr * warm * (rule.final_lr_share + (1 - rule.final_lr_share) * cosine)
-

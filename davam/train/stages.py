@@ -32,14 +32,22 @@ def stage_two_module(recipe: Recipe) -> PriorTraining:
 def check_enough(train: Rows, valid: Rows, codebook_size: int) -> None:
     """Raises DataError for a corpus that cannot fill the codebook or leaves nothing to validate on."""
     if len(train) < codebook_size:
-        raise DataError(f"{len(train)} training sentences for {codebook_size} codes: every code needs several; add "
-                        f"text, or set model.codebook_size={max(2, len(train) // 10)}")  # fmt: skip
+        raise DataError(
+            f"{len(train)} training sentences for {codebook_size} codes: every code needs several; add "
+            f"text, or set model.codebook_size={max(2, len(train) // 10)}"
+        )
     if not len(valid):
         raise DataError("no validation sentences: give data.valid and data.test, or raise data.valid_share")
 
 
-def build_job(module: Trainable, call: Callable[[Batch, Clock, object], StepTerms], train: Rows, valid: Rows,
-              recipe: Recipe, stage: str) -> Job:  # fmt: skip
+def build_job(
+    module: Trainable,
+    call: Callable[[Batch, Clock, object], StepTerms],
+    train: Rows,
+    valid: Rows,
+    recipe: Recipe,
+    stage: str,
+) -> Job:
     """The job of that stage, `stage_one` or `stage_two`; also sets the output layer's arithmetic."""
     config = recipe.stage_one if stage == "stage_one" else recipe.stage_two
     if isinstance(module, Davam):

@@ -24,7 +24,11 @@ def expect(done: subprocess.CompletedProcess[str], code: int, *parts: str) -> No
     [
         (("model.codebok_size=9",), 2, ("model.codebok_size: unknown key; did you mean codebook_size?",)),
         (("model.codebook_size=1",), 2, ("model.codebook_size=1: input should be greater than or equal to 2",)),
-        (("stage_one.epochs=1",), 2, ("stage_one.epochs=1 with model.continuous_epochs=1: no epoch would be quantized",)),
+        (
+            ("stage_one.epochs=1",),
+            2,
+            ("stage_one.epochs=1 with model.continuous_epochs=1: no epoch would be quantized",),
+        ),
         (("--preset", "recomended"), 2, ("no such preset; did you mean recommended?",)),
         (("--workers", "4000"), 2, ("--workers 4000 needs 4000 CPUs, but this machine has",)),
         ((*FILES, "data.train=no/such.txt"), 2, ("no/such.txt: no such file, folder or glob; check data.root",)),

@@ -12,9 +12,20 @@ import davam
 from davam.data.artifacts import Store
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["data.train_rows=1200", "data.valid_rows=100", "data.test_rows=100", "model.codebook_size=64",
-         "model.hidden_dim=64", "prior.hidden_dim=64", "prior.embed_dim=32", "stage_one.epochs=3",
-         "stage_two.epochs=3", "stage_one.batch_rows=32", "stage_two.batch_rows=32", "samples.rows=130"]  # fmt: skip
+SMALL = [
+    "data.train_rows=1200",
+    "data.valid_rows=100",
+    "data.test_rows=100",
+    "model.codebook_size=64",
+    "model.hidden_dim=64",
+    "prior.hidden_dim=64",
+    "prior.embed_dim=32",
+    "stage_one.epochs=3",
+    "stage_two.epochs=3",
+    "stage_one.batch_rows=32",
+    "stage_two.batch_rows=32",
+    "samples.rows=130",
+]
 STAGES = ["tokens", "stage_one", "codes", "stage_two", "samples", "evaluate", "report"]
 
 
@@ -38,7 +49,7 @@ def actions(stderr: str) -> dict[str, str]:
 
 
 def test_every_stage_is_built_and_reported(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    store, done = built
+    done = built[1]
     assert done.returncode == 0, done.stderr
     assert actions(done.stderr) == dict.fromkeys(STAGES, "build")
     lines = done.stdout.splitlines()
@@ -65,7 +76,7 @@ def test_samples_do_not_depend_on_workers_or_batches(built: tuple[Path, subproce
     store = Store(str(built[0]))
     stored = store.read_table(store.list_stage("samples")[0], "samples/1").sort_by("id")
     model = davam.load(store.artifact_uri("stage_two", store.list_stage("stage_two")[0].fingerprint))
-    shuffled = [ids for ids in range(129, -1, -1)]
+    shuffled = list(range(129, -1, -1))
     again = model.sample_ids(shuffled, seed=0).table().sort_by("id")
     assert again["text"].to_pylist() == stored["text"].to_pylist()
     assert again["codes"].to_pylist() == stored["codes"].to_pylist()
@@ -82,8 +93,15 @@ def test_a_second_run_builds_nothing(built: tuple[Path, subprocess.CompletedProc
 def test_an_override_rebuilds_its_descendants_alone(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     plan = run("--store", str(built[0]), "--dry-run", *SMALL, "prior.dropout=0.2")
     assert plan.returncode == 0, plan.stderr
-    assert actions(plan.stdout) == {"tokens": "skip", "stage_one": "skip", "codes": "skip", "stage_two": "build",
-                                    "samples": "build", "evaluate": "build", "report": "build"}  # fmt: skip
+    assert actions(plan.stdout) == {
+        "tokens": "skip",
+        "stage_one": "skip",
+        "codes": "skip",
+        "stage_two": "build",
+        "samples": "build",
+        "evaluate": "build",
+        "report": "build",
+    }
     assert "recipe changed: prior.dropout 0.05 -> 0.2" in plan.stdout
 
 

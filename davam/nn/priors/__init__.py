@@ -11,6 +11,9 @@ from davam.nn.priors.pixelcnn import PixelCnnConfig, PixelCnnPrior
 PriorConfig = Annotated[PixelCnnConfig | LstmPriorConfig, Field(discriminator="kind")]
 
 
+__all__ = ["LstmPriorConfig", "PixelCnnConfig", "Prior", "PriorConfig", "build_prior"]
+
+
 def build_prior(config: PixelCnnConfig | LstmPriorConfig, codebook_size: int) -> Prior:
     """The prior that the settings describe, over K codes and the end code."""
     if isinstance(config, PixelCnnConfig):

@@ -42,13 +42,13 @@ class CausalBlock(nn.Module):
         """The block's output at every position, y_BTC."""
         width = x_BTC.shape[1]
         padded_BTC = F.pad(x_BTC, (0, 0, self.kernel - 1, 0))
-        return self._apply([padded_BTC[:, i : i + width] for i in range(self.kernel)])
+        return self._mixed([padded_BTC[:, i : i + width] for i in range(self.kernel)])
 
     def step(self, window: list[Tensor]) -> Tensor:
         """The block's output at the newest position, from its last `kernel` inputs x_BC."""
-        return self._apply(window)
+        return self._mixed(window)
 
-    def _apply(self, taps: list[Tensor]) -> Tensor:
+    def _mixed(self, taps: list[Tensor]) -> Tensor:
         return taps[-1] + self.mix(ops.gated(self.conv(torch.cat(taps, dim=-1))))
 
 
@@ -76,16 +76,20 @@ class PixelCnnPrior(Prior):
             y_BTC = noise.dropout(y_BTC, self.dropout, Stream.PRIOR_OUT)
         return self.output(y_BTC)
 
+    def causal_blocks(self) -> list[CausalBlock]:
+        """The blocks in order, first to last."""
+        return [block for block in self.blocks if isinstance(block, CausalBlock)]
+
     def start(self, rows: int) -> list[list[Tensor]]:
         """For every block its last kernel-1 inputs, zero before the beginning."""
         zero_BC = self.embedding.weight.new_zeros(rows, self.embedding.embedding_dim)
-        return [[zero_BC] * (block.kernel - 1) for block in self.blocks]
+        return [[zero_BC] * (block.kernel - 1) for block in self.causal_blocks()]
 
     def step(self, input_B: Tensor, cache: list[list[Tensor]]) -> tuple[Tensor, list[list[Tensor]]]:
         """logits_BK after one more input, and the moved cache."""
         x_BC = self.embedding(input_B)
         moved = []
-        for block, past in zip(self.blocks, cache, strict=True):
+        for block, past in zip(self.causal_blocks(), cache, strict=True):
             window = [*past, x_BC]
             moved.append(window[1:])
             x_BC = block.step(window)
