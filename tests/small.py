@@ -1,0 +1,61 @@
+"""Small models and rows for tests."""
+
+import numpy as np
+import torch
+
+from davam.data.batches import Rows
+from davam.families.base import Trainable
+from davam.families.davam import Davam, DavamConfig
+from davam.recipe import AdamW, Sgd, TrainConfig
+from davam.train.loop import Hooks, Job
+from davam.train.state import TrainState
+
+VOCAB, WIDEST, CODES = 30, 40, 8
+
+
+def random_rows(count: int, seed: int = 0, terminator: int = 2, first: int = 4, last: int = VOCAB) -> Rows:
+    """Rows of 1 to 10 random symbols and the terminator."""
+    rng = np.random.default_rng(seed)
+    rows = [[*rng.integers(first, last, size=rng.integers(1, 11)).tolist(), terminator] for _ in range(count)]
+    return Rows.from_lists(range(count), rows)
+
+
+def small_davam(**changes: object) -> Davam:
+    """A model with every size small; settings can be changed."""
+    values = {"embed_dim": 12, "hidden_dim": 16, "code_dim": 8, "codebook_size": CODES, "dropout": 0.2} | changes
+    model = Davam(DavamConfig.model_validate(values), VOCAB, WIDEST)
+    model.init_weights(0)
+    return model
+
+
+def spread_codebook(model: Davam, seed: int = 0) -> Davam:
+    """The model with a random codebook of the size of normalised states."""
+    size, dim = model.codebook.code_KD.shape
+    code_KD = torch.randn(size, dim, generator=torch.Generator().manual_seed(seed))
+    model.codebook.initialize(code_KD, torch.full((size,), 1 / size), 40.0)
+    return model
+
+
+def adamw(epochs: int, batch_rows: int) -> TrainConfig:
+    """AdamW for a few epochs."""
+    return TrainConfig(epochs=epochs, batch_rows=batch_rows, optimizer=AdamW(lr=0.01, warmup_steps=2))
+
+
+def sgd(epochs: int, batch_rows: int) -> TrainConfig:
+    """SGD whose plateau rule can act from the first epoch on."""
+    return TrainConfig(epochs=epochs, batch_rows=batch_rows, optimizer=Sgd(lr=0.5, patience_epochs=1, first_decay_epoch=0))
+
+
+def job_of(module: Trainable, config: TrainConfig, train: Rows, valid: Rows) -> Job:
+    """The job of a module in one process."""
+    return Job(module, module, train, valid, config, seed=3)
+
+
+def quiet() -> Hooks:
+    """Hooks that do nothing."""
+    return Hooks(lambda values: None, lambda state, module, optimizer: None, lambda: False)
+
+
+def fresh() -> TrainState:
+    """The state before training."""
+    return TrainState()

@@ -1,0 +1,184 @@
+"""Equalities that must hold exactly: padding, batches, evaluation, resumption, cached sampling."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from davam.data.batches import Batch, Rows, plan_in_order, row_noise, take_slice
+from davam.families.base import Clock, Trainable
+from davam.families.prior import PriorTraining
+from davam.nn.priors import LstmPriorConfig, PixelCnnConfig, build_prior
+from davam.recipe import TrainConfig
+from davam.train import comm
+from davam.train.loop import Hooks, Job, evaluate, train
+from davam.train.optim import build_optimizer
+from davam.train.state import TrainState, load_state, save_state
+from tests.small import CODES, adamw, fresh, job_of, quiet, random_rows, sgd, small_davam, spread_codebook
+
+QUANTIZED = Clock(epoch=1, step=0, steps_per_epoch=4)
+ENCODERS = ("local", "lstm", "bilstm")
+PRIORS = (
+    PixelCnnConfig(layers=16, hidden_dim=24, kernel=3, dropout=0.1),
+    PixelCnnConfig(layers=3, hidden_dim=16, kernel=5),
+    LstmPriorConfig(embed_dim=16, hidden_dim=32, dropout=0.2),
+    LstmPriorConfig(embed_dim=16, hidden_dim=32, layers=2),
+)
+
+
+def padded(batch: Batch, columns: int) -> Batch:
+    """The batch with more padding on the right."""
+    return replace(batch, tokens_BS=torch.nn.functional.pad(batch.tokens_BS, (0, columns)))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("attention", ["feed", "parallel"])
+def test_padding_changes_nothing(encoder: str, attention: str) -> None:
+    model = spread_codebook(small_davam(encoder=encoder, attention=attention))
+    batch = take_slice(random_rows(6), plan_in_order(random_rows(6).lengths, 6)[0])
+    for noise in (None, row_noise(batch, 0, 7)):
+        a, b = model(batch, QUANTIZED, noise), model(padded(batch, 20), QUANTIZED, noise)
+        assert torch.allclose(a.loss_sum, b.loss_sum, rtol=1e-6)
+        assert torch.equal(a.aux[1].count_K, b.aux[1].count_K)
+        assert torch.allclose(a.aux[1].sum_KD, b.aux[1].sum_KD, rtol=1e-6, atol=1e-6)
+    words_BT, word_B = batch.tokens_BS[:, :-1], batch.length_B - 1
+    wide = model.encode(torch.nn.functional.pad(words_BT, (0, 9)), word_B)[:, : words_BT.shape[1]]
+    for row, count in enumerate(word_B.tolist()):
+        assert torch.equal(wide[row, :count], model.encode(words_BT, word_B)[row, :count])
+
+
+@pytest.mark.parametrize("attention", ["feed", "parallel"])
+def test_scores_alone_equal_scores_in_a_batch(attention: str) -> None:
+    model = spread_codebook(small_davam(attention=attention, encoder="bilstm")).eval()
+    rows = random_rows(7)
+    together = take_slice(rows, plan_in_order(rows.lengths, 7)[0])
+    sums = []
+    with torch.no_grad():
+        whole = model(together, QUANTIZED, None).sums["rec_nats"]
+        for index in together.index_B:
+            sums.append(model(take_slice(rows, index[None]), QUANTIZED, None).sums["rec_nats"])
+    assert torch.allclose(whole, torch.stack(sums).sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("positions", [True, False])
+def test_order_matters_with_positions_only(positions: bool) -> None:
+    model = spread_codebook(small_davam(positions=positions)).eval()
+    batch = take_slice(random_rows(4, seed=1), plan_in_order(random_rows(4, seed=1).lengths, 4)[0])
+    word_B = batch.length_B - 1
+    quant_BTD = model.codebook.vectors(model.encode(batch.tokens_BS[:, :-1], word_B))
+    mask_BT = torch.arange(quant_BTD.shape[1])[None] < word_B[:, None]
+    turned_BTD = quant_BTD.clone()
+    for row, count in enumerate(word_B.tolist()):
+        turned_BTD[row, :count] = quant_BTD[row, :count].flip(0)
+    with torch.no_grad():
+        straight = model.reconstruction(batch, quant_BTD, mask_BT, None)[1]
+        turned = model.reconstruction(batch, turned_BTD, mask_BT, None)[1]
+    assert torch.allclose(straight, turned, rtol=1e-5) is not positions
+
+
+@pytest.mark.parametrize("config", PRIORS, ids=lambda config: f"{config.kind}{config.layers}")
+def test_cached_steps_equal_the_full_forward_bit_for_bit(config: PixelCnnConfig | LstmPriorConfig) -> None:
+    prior = PriorTraining(build_prior(config, 50)).eval()
+    prior.init_weights(1)
+    target_BT = torch.randint(0, 50, (64, 14), generator=torch.Generator().manual_seed(0))
+    input_BT = prior.prior.shifted(target_BT)
+    with torch.no_grad():
+        full_BTK = prior.prior.logits(input_BT, None)
+        cache = prior.prior.start(64)
+        for t in range(14):
+            step_BK, cache = prior.prior.step(input_BT[:, t], cache)
+            assert torch.equal(step_BK, full_BTK[:, t])
+
+
+@pytest.mark.parametrize("config", PRIORS, ids=lambda config: f"{config.kind}{config.layers}")
+def test_sampled_nats_are_those_of_the_sequence(config: PixelCnnConfig | LstmPriorConfig) -> None:
+    prior = build_prior(config, CODES)
+    u_BT = torch.rand(64, 40, generator=torch.Generator().manual_seed(2))
+    draw = prior.eval().sample(u_BT)
+    whole = ~draw.truncated_B
+    assert whole.any()
+    assert draw.length_B.min() >= 1
+    target_BT = torch.nn.functional.pad(draw.codes_BT, (0, 1)).scatter(1, draw.length_B[:, None], CODES)
+    with torch.no_grad():
+        nll_B = prior.nll(target_BT, draw.length_B + 1)
+    assert torch.allclose(draw.nats_B[whole], nll_B[whole], rtol=1e-4)
+    fixed = prior.sample(u_BT, length=5)
+    assert fixed.length_B.unique().tolist() == [5]
+    assert not fixed.truncated_B.any()
+
+
+def test_the_probabilities_of_all_sequences_sum_to_one() -> None:
+    prior = build_prior(LstmPriorConfig(embed_dim=4, hidden_dim=4, dropout=0), 2).eval()
+    with torch.no_grad():
+        total = 0.0
+        for length in range(4):
+            for number in range(2**length):
+                codes = [(number >> bit) & 1 for bit in range(length)]
+                total += float(torch.exp(-prior.nll(torch.tensor([[*codes, 2]]), torch.tensor([length + 1]))))
+        # What is left is the mass of sequences of four codes and more: those that go on after every third code.
+        going_on = 0.0
+        for number in range(8):
+            codes = [(number >> bit) & 1 for bit in range(3)]
+            logits_TK = prior.logits(torch.tensor([[2, *codes]]), None).log_softmax(-1)[0]
+            path = sum(float(logits_TK[t, code]) for t, code in enumerate(codes))
+            going_on += float(torch.exp(torch.tensor(path))) * (1 - float(logits_TK[3, 2].exp()))
+    assert total + going_on == pytest.approx(1.0, abs=1e-5)
+
+
+def test_evaluation_repeats_its_bits_and_moves_no_codebook() -> None:
+    model = spread_codebook(small_davam())
+    job = job_of(model, adamw(3, 4), random_rows(20), random_rows(9, seed=5))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert evaluate(job, 1, comm.workers()) == evaluate(job, 1, comm.workers())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Stop(Exception):
+    """The interruption of a run."""
+
+
+def interrupted(job: Job, folder: Path, saves: int) -> None:
+    """Trains until the given number of saves, the last of which is in the middle of an epoch."""
+    optimizer = build_optimizer(job.module, job.config)
+    count = iter(range(100))
+
+    def save(state: TrainState, module: Trainable, opt: torch.optim.Optimizer) -> None:
+        save_state(folder, state, module, opt)
+        if next(count) + 1 == saves:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(job, optimizer, fresh(), Hooks(lambda values: None, save, lambda: True))
+
+
+def resumed(job: Job, folder: Path) -> TrainState:
+    """The rest of the interrupted run."""
+    optimizer = build_optimizer(job.module, job.config)
+    return train(job, optimizer, load_state(folder, job.module, optimizer), quiet())
+
+
+@pytest.mark.parametrize("config", [adamw(3, 3), sgd(4, 3)], ids=["adamw", "sgd"])
+@pytest.mark.parametrize("saves", [1, 3, 5])
+def test_a_resumed_run_equals_the_unbroken_one(tmp_path: Path, config: TrainConfig, saves: int) -> None:
+    rows, valid = random_rows(70), random_rows(11, seed=9)
+    unbroken = small_davam()
+    whole = train(job_of(unbroken, config, rows, valid), build_optimizer(unbroken, config), fresh(), quiet())
+    interrupted(job_of(small_davam(), config, rows, valid), tmp_path, saves)
+    second = small_davam()
+    rest = resumed(job_of(second, config, rows, valid), tmp_path)
+    assert rest.history == whole.history
+    assert rest.best_epoch == whole.best_epoch
+    for (name, a), b in zip(unbroken.state_dict().items(), second.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_stage_two_learns_and_leaves_the_model_alone() -> None:
+    rows = Rows.from_lists(range(60), [[i % 3, (i + 1) % 3, CODES] for i in range(60)])
+    module = PriorTraining(build_prior(LstmPriorConfig(embed_dim=8, hidden_dim=16, dropout=0), CODES))
+    module.init_weights(0)
+    config = adamw(60, 10)
+    state = train(job_of(module, config, rows, rows), build_optimizer(module, config), fresh(), quiet())
+    # Three equally likely rows: their entropy is ln 3.
+    assert state.best_objective == pytest.approx(1.0986, abs=0.15)
+    assert state.best_objective >= 1.0986 - 1e-4
