@@ -43,7 +43,9 @@ def adamw(epochs: int, batch_rows: int) -> TrainConfig:
 
 def sgd(epochs: int, batch_rows: int) -> TrainConfig:
     """SGD whose plateau rule can act from the first epoch on."""
-    return TrainConfig(epochs=epochs, batch_rows=batch_rows, optimizer=Sgd(lr=0.5, patience_epochs=1, first_decay_epoch=0))
+    return TrainConfig(
+        epochs=epochs, batch_rows=batch_rows, optimizer=Sgd(lr=0.5, patience_epochs=1, first_decay_epoch=0)
+    )
 
 
 def job_of(module: Trainable, config: TrainConfig, train: Rows, valid: Rows) -> Job:

@@ -1,0 +1,62 @@
+"""Two data-parallel workers equal one worker on the concatenated batch: loss, weights and codebook."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from davam.families.base import Trainable
+from davam.families.prior import PriorTraining
+from davam.nn.priors import LstmPriorConfig, build_prior
+from davam.recipe import TrainConfig
+from davam.train.loop import Job, train
+from davam.train.optim import build_optimizer
+from tests.small import CODES, adamw, fresh, quiet, random_rows, sgd, small_davam
+
+
+def build(stage: str) -> Trainable:
+    """An untrained module of the stage, with dropout."""
+    if stage == "stage_one":
+        # Restarts from the first step on, so that they are compared too.
+        return small_davam(restart_share=0.5, ema_decay=0.8)
+    module = PriorTraining(build_prior(LstmPriorConfig(embed_dim=8, hidden_dim=16, dropout=0.2), CODES))
+    module.init_weights(0)
+    return module
+
+
+def trained(stage: str, config: TrainConfig, parallel: bool) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    """The weights and history after training; the module runs inside DDP when parallel."""
+    torch.set_num_threads(1)
+    module = build(stage)
+    # 45 rows in batches of 7: every batch is uneven for two workers, and the last one short.
+    terminator, first, last = (2, 4, 30) if stage == "stage_one" else (CODES, 0, CODES)
+    rows, valid = (random_rows(n, seed, terminator, first, last) for n, seed in ((45, 0), (9, 1)))
+    call = DistributedDataParallel(module, broadcast_buffers=False) if parallel else module
+    state = train(Job(module, call, rows, valid, config, seed=3), build_optimizer(module, config), fresh(), quiet())
+    return {name: value.clone() for name, value in module.state_dict().items()}, state.history
+
+
+def worker(rank: int, folder: str, stage: str, config: TrainConfig) -> None:
+    """One of two processes."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/sync", rank=rank, world_size=2)
+    torch.save(trained(stage, config, parallel=True), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("stage", "config"),
+    [("stage_one", adamw(3, 7)), ("stage_one", sgd(3, 7)), ("stage_two", adamw(2, 7))],
+    ids=["stage_one-adamw", "stage_one-sgd", "stage_two"],
+)
+def test_two_workers_equal_one(tmp_path: Path, stage: str, config: TrainConfig) -> None:
+    mp.spawn(worker, args=(str(tmp_path), stage, config), nprocs=2)
+    (first, history), (second, _) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    alone, alone_history = trained(stage, config, parallel=False)
+    for name, value in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        assert torch.allclose(first[name], value, rtol=1e-4, atol=1e-5), name
+    for ours, theirs in zip(history, alone_history, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
