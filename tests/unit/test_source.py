@@ -1,0 +1,95 @@
+"""A user's files: every line once whatever the cuts, and a message for each thing that can be wrong."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from davam.data.source import Chunk, content_digest, plan_chunks, read_chunk, split_by_hash
+from davam.errors import DataError
+
+
+def rows_of(chunks: list[Chunk], column: str = "text") -> list[tuple[int, str]]:
+    """All (id, text) pairs of the chunks."""
+    return [
+        (row["id"], row["text"]) for chunk in chunks for batch in read_chunk(chunk, column) for row in batch.to_pylist()
+    ]
+
+
+LINE = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=8)
+
+
+@given(lines=st.lists(LINE, min_size=1, max_size=12), cut=st.integers(1, 40), last=st.booleans())
+def test_any_cut_gives_the_same_rows(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], cut: int, last: bool
+) -> None:
+    path = tmp_path_factory.mktemp("source") / "corpus.txt"
+    data = "\n".join(lines) + ("\n" if last else "")
+    if not data:
+        return
+    path.write_bytes(data.encode())
+    whole = rows_of(plan_chunks({"train": str(path)}, "text", "text"))
+    assert rows_of(plan_chunks({"train": str(path)}, "text", "text", chunk_bytes=cut)) == whole
+    assert len({row for row, _ in whole}) == len(whole)
+    expected = data.removeprefix("\ufeff").split("\n")
+    expected = expected[:-1] if expected[-1] == "" else expected
+    texts = [line.removesuffix("\r") for line in expected]
+    assert [text for _, text in whole] == [text if text.strip() else "" for text in texts]
+
+
+def test_jsonl_and_parquet_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"body": "one two"}\n\n{"body": null}\n')
+    pq.write_table(pa.table({"body": ["three", "four"]}), tmp_path / "b.parquet")
+    chunks = plan_chunks({"train": str(tmp_path)}, "auto", "body")
+    assert [text for _, text in rows_of(chunks, "body")] == ["one two", "", "", "three", "four"]
+
+
+def test_folders_globs_and_digests(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "_skip.txt", ".hidden.txt"):
+        (tmp_path / name).write_text(f"{name}\n")
+    chunks = plan_chunks({"train": f"{tmp_path}/*.txt", "valid": f"{tmp_path}/a.txt", "test": None}, "auto", "text")
+    assert [(Path(chunk.uri).name, chunk.split) for chunk in chunks] == [
+        ("a.txt", "train"),
+        ("b.txt", "train"),
+        ("a.txt", "valid"),
+    ]
+    before = content_digest(chunks)
+    (tmp_path / "b.txt").write_text("c.txt\n")
+    assert content_digest(chunks) != before
+
+
+def test_what_is_wrong_with_a_file(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
+    (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\nnot json\n')
+    (tmp_path / "number.jsonl").write_text('{"text": 3}\n')
+    (tmp_path / "other.jsonl").write_text('{"texts": "x"}\n')
+    (tmp_path / "latin.txt").write_bytes(b"ok\nna\xefve\n")
+    pq.write_table(pa.table({"sentence": ["x"]}), tmp_path / "c.parquet")
+    for name, message in {
+        "nothing.txt": "nothing.txt: no such file, folder or glob; check data.root",
+        "empty.txt": "empty.txt: the file is empty; give a file with one sentence a line",
+        "torn.parquet": r"torn.parquet: not a complete Parquet file \(.*\); write it again",
+        "c.parquet": "c.parquet: no column 'text'; it has sentence; set data.text_column",
+        "bad.jsonl": r"bad.jsonl: not JSON at byte 17 \(.*\); JSONL has one object a line",
+        "number.jsonl": "number.jsonl, byte 0: 'text' is int, not text; set data.text_column",
+        "other.jsonl": "other.jsonl, byte 0: no column 'text'; it has texts; did you mean data.text_column=texts?",
+        "latin.txt": r"latin.txt: not UTF-8 at byte 5 \(.*\); convert it, e.g. iconv -f latin1 -t utf-8",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            rows_of(plan_chunks({"train": str(tmp_path / name)}, "auto", "text"))
+
+
+@given(st.text())
+def test_the_split_of_a_text_ignores_its_spaces(text: str) -> None:
+    assert split_by_hash(text, 0.3, 0.3) == split_by_hash(f"  {text}\t", 0.3, 0.3)
+    assert split_by_hash(text, 0, 0) == "train"
+
+
+def test_the_shares_are_kept() -> None:
+    splits = [split_by_hash(f"sentence {i}", 0.2, 0.1) for i in range(4000)]
+    assert splits.count("valid") / 4000 == pytest.approx(0.2, abs=0.03)
+    assert splits.count("test") / 4000 == pytest.approx(0.1, abs=0.03)
