@@ -2,6 +2,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -312,18 +313,24 @@ def test_a_remote_file_of_another_hash_is_refused_and_not_cached(remote: Store, 
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_processes_that_copy_at_once_agree_on_one_folder(remote: Store, tmp_path: Path) -> None:
-    built(remote, list(range(50)))
-    artifact = remote.artifact_uri("codes", IDENTITY)
-    folders: list[Path] = []
-    threads = [threading.Thread(target=lambda: folders.append(localize(artifact))) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(folders) == 6
-    assert list((tmp_path / "cache").iterdir()) == [folders[0]]
+def test_readers_that_copy_at_once_agree_on_one_folder(
+    disk: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built(disk, list(range(50)))
+    artifact = disk.artifact_uri("codes", IDENTITY)
+    monkeypatch.setenv("DAVAM_CACHE", str(tmp_path / "cache"))
+    # Files on disk stand in for remote ones, since readers of memory:// share one position in the file.
+    monkeypatch.setattr(fs, "is_local", lambda uri: False)
+    start = threading.Barrier(6)
+
+    def copy(_: int) -> Path:
+        start.wait()
+        return localize(artifact)
+
+    with ThreadPoolExecutor(6) as pool:
+        folders = list(pool.map(copy, range(6)))
     assert len(set(folders)) == 1
+    assert list((tmp_path / "cache").iterdir()) == [folders[0]]
     assert pq.read_table(folders[0] / "part-0.parquet").num_rows == 50
 
 

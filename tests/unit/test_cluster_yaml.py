@@ -1,48 +1,114 @@
-"""`ray_cluster.yaml` against the launcher's own validator, and its nodes against AWS's request shape, offline."""
+"""The cluster launcher's file is checked by Ray's own schema and by the shape of EC2's RunInstances, offline."""
 
 import copy
-import json
 import re
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import ray
 import yaml
+from botocore.session import Session
+from botocore.validate import ParamValidator
+from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
+from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).parents[2]
-CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
 
 
-def test_the_launcher_accepts_it() -> None:
-    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
-    jsonschema.validate(CONFIG, schema)
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    validate_config(prepare_config(copy.deepcopy(CONFIG)))
+@pytest.fixture
+def config() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "ray_cluster.yaml").read_text())
 
 
-def test_a_typo_would_be_refused() -> None:
-    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(CONFIG | {"max_wrokers": 3}, schema)
+def test_config_is_valid_for_ray(config: dict[str, Any]) -> None:
+    validate_config(prepare_config(config))
 
 
-@pytest.mark.parametrize("name", CONFIG["available_node_types"])
-def test_nodes_are_requests_that_aws_knows(name: str) -> None:
-    session = pytest.importorskip("botocore.session", reason="botocore holds AWS's request shapes")
-    from botocore.validate import ParamValidator
-
-    shape = session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
-    request = {"MinCount": 1, "MaxCount": 1} | CONFIG["available_node_types"][name]["node_config"]
-    report = ParamValidator().validate(request, shape)
-    assert not report.has_errors(), report.generate_report()
+def test_unknown_key_is_found(config: dict[str, Any]) -> None:
+    config["idle_timeout_minute"] = 5
+    with pytest.raises(jsonschema.ValidationError, match="idle_timeout_minute"):
+        validate_config(prepare_config(config))
 
 
-def test_the_image_has_the_pinned_ray_and_the_head_takes_no_work() -> None:
-    assert f"rayproject/ray:{metadata.version('ray')}-" in CONFIG["docker"]["image"]
-    assert re.search(r"ray\[[a-z,]+\]==2\.60\.0", (ROOT / "pyproject.toml").read_text())
-    assert CONFIG["available_node_types"]["head"]["resources"]["CPU"] == 0
-    assert any("RAY_AUTH_MODE=token" in option for option in CONFIG["docker"]["run_options"])
+def test_every_command_is_own(config: dict[str, Any]) -> None:
+    # A command list that is left out is filled by defaults that install a nightly Ray.
+    prepared = prepare_config(copy.deepcopy(config))
+    assert prepared["head_setup_commands"] == config["setup_commands"] + config["head_setup_commands"]
+    assert prepared["worker_setup_commands"] == config["setup_commands"] + config["worker_setup_commands"]
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert prepared[key] == config[key]
+
+
+def run_instances_errors(node_config: dict[str, Any]) -> str:
+    """What botocore would refuse in a launch with this node_config; empty when nothing."""
+    shape = Session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    assert shape is not None
+    report = ParamValidator().validate(node_config | {"MinCount": 1, "MaxCount": 1}, shape)
+    if node_config["InstanceType"] not in shape.members["InstanceType"].enum:
+        return f"{node_config['InstanceType']} is no instance type; {report.generate_report()}"
+    return report.generate_report()
+
+
+def test_node_configs_fit_run_instances(config: dict[str, Any]) -> None:
+    node_types = config["available_node_types"]
+    assert {name: run_instances_errors(kind["node_config"]) for name, kind in node_types.items()} == dict.fromkeys(
+        node_types, ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"InstanceMarketOption": {"MarketType": "spot"}}, "Unknown parameter"),
+        ({"BlockDeviceMappings": [{"Ebs": {"VolumeSize": "200"}}]}, "Invalid type"),
+        ({"InstanceType": "g5.tiny"}, "no instance type"),
+    ],
+)
+def test_wrong_node_config_is_found(config: dict[str, Any], change: dict[str, Any], message: str) -> None:
+    node_config = config["available_node_types"]["gpu_spot"]["node_config"] | change
+    assert message in run_instances_errors(node_config)
+
+
+def test_head_takes_no_work_and_workers_start_from_none(config: dict[str, Any]) -> None:
+    workers = dict(config["available_node_types"])
+    head = workers.pop(config["head_node_type"])
+    assert head["resources"] == {"CPU": 0}
+    assert [(kind["min_workers"], kind["max_workers"]) for kind in workers.values()] == [(0, 8)] * 2
+    markets = [kind["node_config"].get("InstanceMarketOptions", {}).get("MarketType") for kind in workers.values()]
+    assert markets == ["spot", None]
+
+
+def test_image_has_the_pinned_ray(config: dict[str, Any]) -> None:
+    pins = re.findall(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert [config["docker"]["image"]] == [f"rayproject/ray:{version}-py311-gpu" for version in pins]
+    assert f"train,tune]=={pins[0]}" in (ROOT / "pyproject.toml").read_text()
+
+
+def test_nodes_ask_for_a_token_and_keep_to_themselves(config: dict[str, Any]) -> None:
+    options = set(config["docker"]["run_options"])
+    token_path = next(remote for remote, local in config["file_mounts"].items() if local.endswith("auth_token"))
+    assert {"--env RAY_AUTH_MODE=token", f"--env RAY_AUTH_TOKEN_PATH={token_path}"} <= options
+    assert "--env RAY_USAGE_STATS_ENABLED=0" in options
+    assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
+    ports = [rule["FromPort"] for rule in config["provider"]["security_group"]["IpPermissions"]]
+    assert ports == [22]
+
+
+def test_no_code_is_left_behind(config: dict[str, Any]) -> None:
+    names = {path.name for path in (ROOT / "davam").rglob("*")} - {"__pycache__"}
+    unanchored = {pattern for pattern in config["rsync_exclude"] if not pattern.startswith("/")}
+    assert not names & unanchored
+    assert {"/data", "/davam_store", "/runs"} <= set(config["rsync_exclude"])
+
+
+def test_a_job_takes_the_code_and_leaves_the_data() -> None:
+    excludes = get_excludes_from_ignore_files(ROOT, include_gitignore=True)
+
+    def travels(path: str) -> bool:
+        return not any(exclude(ROOT / path) for exclude in excludes)
+
+    for path in ("davam/data/fs.py", "davam/presets/tiny.yaml", "pipelines/full.py", "cluster/train.py"):
+        assert travels(path), path
+    for path in (".git/HEAD", ".venv/bin/python", "data/ptb.txt", "davam_store/a", "runs/a", "tests/small.py"):
+        assert not travels(path), path
