@@ -203,8 +203,8 @@ class Store:
         """Raises ArtifactError at once when nothing can be written here."""
         probe = fs.join(self.uri, ".probe")
         fs.write_bytes_atomic(probe, b"")
-        filesystem, path = fs.resolve(probe)
-        filesystem.delete_file(path)
+        if fs.is_local(probe):  # on an object store, deleting would leave a directory marker in its place
+            Path(fs.resolve(probe)[1]).unlink()
 
     def write_run(self, last: Manifest, values: Mapping[str, Any]) -> str:
         """Records which artifacts a run ended with; the URI of the run, named by its last artifact."""

@@ -77,6 +77,7 @@ def test_head_takes_no_work_and_workers_start_from_none(config: dict[str, Any]) 
     assert [(kind["min_workers"], kind["max_workers"]) for kind in workers.values()] == [(0, 8)] * 2
     markets = [kind["node_config"].get("InstanceMarketOptions", {}).get("MarketType") for kind in workers.values()]
     assert markets == ["spot", None]
+    assert [kind.get("priority", 0) for kind in workers.values()] == [1, 0]
 
 
 def test_image_has_the_pinned_ray(config: dict[str, Any]) -> None:
@@ -91,8 +92,7 @@ def test_nodes_ask_for_a_token_and_keep_to_themselves(config: dict[str, Any]) ->
     assert {"--env RAY_AUTH_MODE=token", f"--env RAY_AUTH_TOKEN_PATH={token_path}"} <= options
     assert "--env RAY_USAGE_STATS_ENABLED=0" in options
     assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
-    ports = [rule["FromPort"] for rule in config["provider"]["security_group"]["IpPermissions"]]
-    assert ports == [22]
+    assert not any("0.0.0.0" in command for command in config["head_start_ray_commands"])
 
 
 def test_no_code_is_left_behind(config: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import math
 import random
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_articles_and_verbs_agree() -> None:
     seen: Counter[str] = Counter()
     for text in grammar.sample_sentences(2000, seed=4):
         words = text.split()
-        for word, following in zip(words, words[1:], strict=False):
+        for word, following in pairwise(words):
             if word in ("a", "an"):
                 assert (following[0] in "aeiou") == (word == "an"), text
                 seen[word] += 1

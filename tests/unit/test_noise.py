@@ -25,10 +25,16 @@ def test_rate_and_scale(p: float) -> None:
 
 def test_seeds_steps_streams_and_positions_are_independent() -> None:
     x = torch.ones(1, 100, 64)
-    masks = [RowNoise(seed, step, [row]).dropout(x, 0.5, stream).flatten() > 0
-             for seed, step, row, stream in ((0, 0, 0, Stream.PRIOR_IN), (1, 0, 0, Stream.PRIOR_IN),
-                                             (0, 1, 0, Stream.PRIOR_IN), (0, 0, 1, Stream.PRIOR_IN),
-                                             (0, 0, 0, Stream.PRIOR_OUT))]  # fmt: skip
+    masks = [
+        RowNoise(seed, step, [row]).dropout(x, 0.5, stream).flatten() > 0
+        for seed, step, row, stream in (
+            (0, 0, 0, Stream.PRIOR_IN),
+            (1, 0, 0, Stream.PRIOR_IN),
+            (0, 1, 0, Stream.PRIOR_IN),
+            (0, 0, 1, Stream.PRIOR_IN),
+            (0, 0, 0, Stream.PRIOR_OUT),
+        )
+    ]
     for i, a in enumerate(masks):
         for b in masks[:i]:
             assert abs((a == b).float().mean().item() - 0.5) < 0.03

@@ -1,0 +1,163 @@
+"""A model trained in this process, and everything a person does with it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+import davam
+from davam.cli import main
+from davam.data import grammar
+from davam.data.batches import Rows, take_slice
+from davam.data.schemas import SCHEMAS, check
+from davam.data.tokenizer import TextTokenizer
+from davam.errors import ArtifactError, DataError
+
+SMALL = [
+    "model.codebook_size=32",
+    "model.embed_dim=16",
+    "model.hidden_dim=32",
+    "model.code_dim=16",
+    "prior.embed_dim=16",
+    "prior.hidden_dim=48",
+    "stage_one.epochs=2",
+    "stage_two.epochs=2",
+    "stage_one.batch_rows=32",
+    "stage_two.batch_rows=32",
+]
+TEXTS = grammar.sample_sentences(600, seed=11)
+
+
+@pytest.fixture(scope="module")
+def model() -> davam.TextModel:
+    return davam.fit([*TEXTS, "  "], davam.load_recipe(["recommended", "tiny", "brief"], SMALL))
+
+
+def test_a_saved_model_is_the_same_model(model: davam.TextModel, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "config.json",
+        "generation_config.json",
+        "metrics.json",
+        "model.safetensors",
+        "README.md",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    again = davam.load(tmp_path)
+    assert again.sample(70, seed=5) == model.sample(70, seed=5)
+    assert again.score(TEXTS[:5]) == model.score(TEXTS[:5])
+
+
+def test_a_row_is_a_function_of_its_id_and_the_seed(model: davam.TextModel) -> None:
+    whole = model.sample(150, seed=1)
+    assert model.sample(3, seed=1, first_id=100).texts == whole.texts[100:103]
+    backwards = model.sample_ids(list(range(149, -1, -1)), seed=1)
+    assert backwards.texts == whole.texts[::-1]
+    assert backwards.prior_nats == whole.prior_nats[::-1]
+    assert model.sample(150, seed=2).texts != whole.texts
+
+
+def test_the_sampled_nats_are_those_of_teacher_forcing(model: davam.TextModel) -> None:
+    samples = model.sample(40, seed=3)
+    rows = Rows.from_lists(samples.ids, samples.tokens)
+    codes = dict(zip(samples.ids, samples.codes, strict=True))
+    for i in range(40):
+        if samples.truncated[i]:
+            continue
+        batch = take_slice(rows, np.array([i]))
+        codes_BT = torch.tensor([codes[i]])
+        mask_BT = torch.ones_like(codes_BT, dtype=torch.bool)
+        with torch.no_grad():
+            rec_B = model.core.reconstruction(batch, model.core.codebook.vectors(codes_BT), mask_BT, None)[1]
+            target_BT = torch.tensor([[*codes[i], 32]])
+            kl_B = model.prior.nll(target_BT, torch.tensor([target_BT.shape[1]]))
+        assert rec_B.item() == pytest.approx(samples.decode_nats[i], rel=1e-3)
+        assert kl_B.item() == pytest.approx(samples.prior_nats[i], rel=1e-3)
+
+
+def test_a_fixed_length(model: davam.TextModel) -> None:
+    assert {len(codes) for codes in model.sample(10, length=7).codes} == {7}
+    with pytest.raises(DataError, match="length=99: this model generates 1 to 32 tokens"):
+        model.sample(1, length=99)
+
+
+def test_codes_and_back(model: davam.TextModel) -> None:
+    codes = model.encode(TEXTS[:3])
+    assert [len(row) for row in codes] == [len(text.split()) for text in TEXTS[:3]]
+    assert model.decode(codes) == model.reconstruct(TEXTS[:3])
+    for bad, message in (([[1, 32]], r"codes\[0\] holds 32; codes are 0 to 31"), ([[]], r"codes\[0\] has 0 codes")):
+        with pytest.raises(DataError, match=message):
+            model.decode(bad)
+
+
+def test_scores_alone_equal_scores_together(model: davam.TextModel) -> None:
+    together = model.score(TEXTS[:40])
+    for i in range(40):
+        alone = model.score([TEXTS[i]])
+        assert alone.rec_nats[0] == pytest.approx(together.rec_nats[i], rel=1e-4, abs=1e-4)
+        assert alone.kl_nats[0] == pytest.approx(together.kl_nats[i], rel=1e-4)
+    floor_nats, tokens = grammar.draw_floor(TEXTS[:40])
+    assert sum(together.num_tokens) == tokens
+    assert sum(together.rec_nats) + sum(together.kl_nats) > floor_nats
+    assert model.score(TEXTS[:40]) == together
+
+
+def test_texts_that_cannot_be_read(model: davam.TextModel) -> None:
+    with pytest.raises(DataError, match=r"texts\[1\] has 33 tokens; this model reads 1 to 32: drop or shorten it"):
+        model.score(["a cat", "a " * 33])
+    with pytest.raises(DataError, match=r"texts\[0\] has 0 tokens"):
+        model.encode([" "])
+
+
+@pytest.mark.parametrize("schema", ["samples/1", "scores/1"])
+def test_results_are_tables(model: davam.TextModel, schema: str) -> None:
+    table: pa.Table = model.sample(3).table() if schema == "samples/1" else model.score(TEXTS[:3]).table()
+    check(table.schema, schema, "here")
+    assert table.schema.names == SCHEMAS[schema].names
+
+
+def test_a_folder_that_contradicts_itself(model: davam.TextModel, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    TextTokenizer.fit_words({"other": 1}, None, 1).save(tmp_path)
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json is not the one that config.json was trained with"):
+        davam.load(tmp_path)
+    model.save(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ArtifactError, match=r"config.json and model.safetensors do not fit together"):
+        davam.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(ArtifactError, match=r"config\.json is of model_type 'gpt2', not davam"):
+        davam.load(tmp_path)
+    with pytest.raises(ArtifactError, match="no model here"):
+        davam.load(tmp_path / "nothing")
+
+
+def test_too_little_text() -> None:
+    with pytest.raises(DataError, match="training sentences for 32 codes: every code needs several"):
+        davam.fit(TEXTS[:20], davam.load_recipe(["recommended", "tiny", "brief"], SMALL))
+    with pytest.raises(DataError, match="no text to train on: every text is blank"):
+        davam.fit([" "])
+
+
+def test_the_command_line(model: davam.TextModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model.save(tmp_path)
+    assert main(["sample", "--model", str(tmp_path), "-n", "2", "--seed", "4"]) == 0
+    assert capsys.readouterr().out.splitlines() == model.sample(2, seed=4).texts
+    assert main(["encode", "--model", str(tmp_path), TEXTS[0]]) == 0
+    codes = capsys.readouterr().out
+    assert json.loads(codes) == model.encode(TEXTS[:1])[0]
+    assert main(["decode", "--model", str(tmp_path), codes]) == 0
+    assert capsys.readouterr().out.splitlines() == model.reconstruct(TEXTS[:1])
+    assert main(["score", "--model", str(tmp_path), TEXTS[0]]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["text"] == TEXTS[0]
+    assert captured.err.startswith("ppl_bound ")
+    assert main(["decode", "--model", str(tmp_path), "three"]) == 2
+    assert "'three': code sequences are JSON lists of integers" in capsys.readouterr().err
+    assert main(["show", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out)["model_type"] == "davam"
