@@ -11,7 +11,7 @@ help:  ## What there is.
 
 # A python3.11 on the PATH may be a shim for a version that is not installed, so each candidate is run.
 .venv/.stamp: pyproject.toml constraints.txt
-	@echo "making .venv (two to three minutes) ..." >&2
+	@echo "making .venv (a few minutes) ..." >&2
 	@for python in python3.11 python3; do \
 		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 			exec "$$python" -m venv .venv; \

@@ -18,9 +18,9 @@ from davam.errors import ConfigError
 
 
 class Frozen(BaseModel):
-    """Base of every schema: no unknown keys, no changes after validation."""
+    """Base of every schema: no unknown keys, no numbers that JSON cannot hold, no changes after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Schema = TypeVar("Schema", bound=Frozen)
@@ -40,7 +40,7 @@ def read_preset(name: str) -> dict[str, Any]:
     if name in preset_names():
         text = (resources.files("davam") / "presets" / f"{name}.yaml").read_text("utf-8")
     elif name.endswith((".yaml", ".yml")) and Path(name).is_file():
-        text = Path(name).read_text("utf-8")
+        text = _read_utf8(name)
     else:
         raise ConfigError(
             f"--preset {name}: no such preset{_nearest(name, preset_names())}; "
@@ -62,12 +62,14 @@ def merge(layers: Iterable[Mapping[str, Any]], overrides: Sequence[str]) -> dict
     for layer in layers:
         merged = _merge_block(merged, layer)
     for override in sorted(overrides, key=lambda text: not text.split("=", 1)[0].endswith(".kind")):
-        key, equals, _ = override.partition("=")
+        key, equals, value = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"{override!r}: overrides are written key=value, e.g. model.codebook_size=256")
         try:
             merged = _merge_block(merged, _plain(OmegaConf.from_dotlist([override])))
-        except (OmegaConfBaseException, YAMLError) as error:
+        except YAMLError:
+            raise ConfigError(f"{override!r}: not readable as YAML; put quotes around text: {key}='{value}'") from None
+        except OmegaConfBaseException as error:
             raise ConfigError(f"{override!r}: cannot be read: {error}") from None
     return merged
 
@@ -98,6 +100,13 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _read_utf8(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--preset {path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class SampleConfig(Frozen):
 class Recipe(Frozen):
     """Everything that decides what is built. Equal recipes on equal data give equal results."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     data: DataConfig = GrammarData()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: FamilyConfig

@@ -74,7 +74,7 @@ def _fit(recipe: Recipe, words: dict[str, int], rows: Any) -> TextTokenizer:
 
     settings = recipe.tokenizer
     if not words:
-        raise DataError("no text to train on: every training row is blank")
+        raise DataError("no text to train on: no training row holds a word; add text, or check data.train")
     if settings.kind == "word":
         return TextTokenizer.fit_words(words, settings.vocab_size, settings.min_count)
     return TextTokenizer.fit_bpe(text.training_texts(rows), settings.vocab_size or DEFAULT_BPE_SIZE)

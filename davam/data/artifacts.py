@@ -85,14 +85,14 @@ class Manifest:
             values = json.loads(data)
             files = tuple(FileEntry(**entry) for entry in values.pop("files"))
             manifest = cls(files=files, **values)
+            paths = [manifest.stage, manifest.fingerprint, manifest.attempt, *(entry.path for entry in files)]
+            outside = [path for path in paths if path.startswith("/") or ".." in path.split("/") or "://" in path]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(
                 f"{uri} is torn or not a manifest ({error}); build the stage again with --force STAGE"
             ) from None
-        for entry in files:
-            parts = entry.path.split("/")
-            if entry.path.startswith("/") or ".." in parts or "://" in entry.path:
-                raise ArtifactError(f"{uri} names {entry.path!r}, which is outside its artifact; do not use it")
+        if outside:
+            raise ArtifactError(f"{uri} names {outside[0]!r}, which is outside its artifact; do not use it")
         return manifest
 
 
@@ -203,8 +203,9 @@ class Store:
         """Raises ArtifactError at once when nothing can be written here."""
         probe = fs.join(self.uri, ".probe")
         fs.write_bytes_atomic(probe, b"")
-        if fs.is_local(probe):  # on an object store, deleting would leave a directory marker in its place
-            Path(fs.resolve(probe)[1]).unlink()
+        filesystem, path = fs.resolve(probe)
+        if filesystem.type_name != "s3":  # there, deleting would leave a directory marker in its place
+            filesystem.delete_file(path)
 
     def write_run(self, last: Manifest, values: Mapping[str, Any]) -> str:
         """Records which artifacts a run ended with; the URI of the run, named by its last artifact."""
@@ -221,6 +222,8 @@ def read_manifest(artifact_uri: str) -> Manifest | None:
         data = fs.read_bytes(uri)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise ArtifactError(f"cannot read {uri}: {error}; check permissions and credentials") from None
     return Manifest.from_json(data, uri)
 
 

@@ -1,7 +1,7 @@
 """The one place that opens URIs: local paths, what pyarrow opens (s3, gs, ...), and otherwise fsspec."""
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 import fsspec
@@ -84,10 +84,12 @@ def list_files(uri: str) -> list[tuple[str, int]]:
 
 def upload_folder(folder: str, uri: str) -> None:
     """Copies the files of a local folder to a URI. Object stores get no directory markers."""
-    filesystem, path = resolve(uri)
-    if is_local(uri):
-        os.makedirs(path, exist_ok=True)
-    arrow_fs.copy_files(folder, path, destination_filesystem=filesystem)
+    filesystem, target = resolve(uri)
+    for path, _ in list_files(folder):
+        destination = join(target, path)
+        if is_local(uri):
+            os.makedirs(os.path.dirname(destination), exist_ok=True)
+        arrow_fs.copy_files(os.path.join(folder, path), destination, destination_filesystem=filesystem)
 
 
 def delete_folder(uri: str) -> None:
@@ -99,12 +101,12 @@ def delete_folder(uri: str) -> None:
 
 def _replace_local(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as stream:
-        try:
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with beside.open("xb") as stream:  # with the permissions of any new file: others may read the store
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        except OSError:
-            os.unlink(stream.name)
-            raise
-    os.replace(stream.name, path)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

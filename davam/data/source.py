@@ -4,17 +4,17 @@ A row's id is its file's number and its place in the file (byte offset, or row o
 and do not depend on how the files are cut into pieces.
 """
 
-import codecs
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.utils import glob_translate
 from pyarrow import fs as arrow_fs
 
 from davam.data import fs
@@ -24,6 +24,7 @@ CHUNK_BYTES = 64 << 20
 BATCH_ROWS = 4096
 READ_BYTES = 1 << 20
 OFFSET_BITS = 40
+BYTE_ORDER_MARK = "\ufeff"
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 SPLITS = ("train", "valid", "test")
 
@@ -43,6 +44,8 @@ class Chunk:
 def expand(pattern: str) -> list[str]:
     """The files of a path, folder or glob, sorted. Hidden files and those that begin with `_` are left out of folders.
 
+    In a glob, `*` stays within a folder and `**` crosses folders.
+
     Raises DataError when there is none.
     """
     scheme = pattern.split("://", 1)[0] + "://" if "://" in pattern else ""
@@ -55,7 +58,8 @@ def expand(pattern: str) -> list[str]:
     paths = [entry.path for entry in filesystem.get_file_info(selector) if entry.type == arrow_fs.FileType.File]
     visible = [found for found in paths if not _hidden(found.removeprefix(folder))]
     if info.type != arrow_fs.FileType.Directory:
-        visible = [found for found in visible if fnmatchcase(found, path)]
+        matches = re.compile(glob_translate(path)).fullmatch
+        visible = [found for found in visible if matches(found)]
     if not visible:
         raise DataError(
             f"{pattern}: no such file, folder or glob; check data.root and data.train, data.valid, data.test"
@@ -159,32 +163,42 @@ def _parquet_rows(uri: str, text_column: str) -> int:
     try:
         parquet = pq.ParquetFile(path, filesystem=filesystem)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{uri}: not a complete Parquet file ({str(error).splitlines()[0]}); write it again") from None
+        raise _torn(uri, error) from None
     columns = parquet.schema_arrow.names
     if text_column not in columns:
         raise DataError(_no_column(uri, text_column, columns))
     return int(parquet.metadata.num_rows)
 
 
+def _torn(uri: str, error: Exception) -> DataError:
+    return DataError(f"{uri}: not a complete Parquet file ({str(error).splitlines()[0]}); write it again")
+
+
 def _no_column(where: str, wanted: str, there: Sequence[str]) -> str:
     near = difflib.get_close_matches(wanted, there, n=1)
     hint = f"; did you mean data.text_column={near[0]}?" if near else "; set data.text_column"
-    return f"{where}: no column {wanted!r}; it has {', '.join(there)}{hint}"
+    return f"{where}: no column {wanted!r}; it has {', '.join(there) or 'none'}{hint}"
 
 
 def _parquet_texts(chunk: Chunk, text_column: str) -> Iterator[tuple[int, str]]:
-    filesystem, path = fs.resolve(chunk.uri)
     row = 0
-    for batch in pq.ParquetFile(path, filesystem=filesystem).iter_batches(BATCH_ROWS, columns=[text_column]):
-        for value in batch.column(0).to_pylist():
+    for column in _parquet_columns(chunk.uri, text_column):
+        for value in column.to_pylist():
             yield row, _as_text(value, f"{chunk.uri}, row {row}", text_column)
             row += 1
 
 
+def _parquet_columns(uri: str, text_column: str) -> Iterator[pa.Array]:
+    filesystem, path = fs.resolve(uri)
+    try:
+        for batch in pq.ParquetFile(path, filesystem=filesystem).iter_batches(BATCH_ROWS, columns=[text_column]):
+            yield batch.column(0)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _torn(uri, error) from None
+
+
 def _line_texts(chunk: Chunk, text_column: str) -> Iterator[tuple[int, str]]:
     for offset, raw in _lines(chunk):
-        if offset == 0:
-            raw = raw.removeprefix(codecs.BOM_UTF8)
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -192,6 +206,8 @@ def _line_texts(chunk: Chunk, text_column: str) -> Iterator[tuple[int, str]]:
                 f"{chunk.uri}: not UTF-8 at byte {offset + error.start} ({error.reason}); convert it, "
                 "e.g. iconv -f latin1 -t utf-8"
             ) from None
+        if offset == 0:
+            text = text.removeprefix(BYTE_ORDER_MARK)
         yield offset, _json_text(text, chunk.uri, offset, text_column) if chunk.format == "jsonl" else text
 
 
@@ -225,7 +241,7 @@ def _json_text(line: str, uri: str, offset: int, text_column: str) -> str:
         return ""
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{uri}: not JSON at byte {offset} ({error}); JSONL has one object a line") from None
     if not isinstance(value, dict) or text_column not in value:
         names = list(value) if isinstance(value, dict) else []
@@ -238,4 +254,8 @@ def _as_text(value: Any, where: str, text_column: str) -> str:
         return ""
     if not isinstance(value, str):
         raise DataError(f"{where}: {text_column!r} is {type(value).__name__}, not text; set data.text_column")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: half of a surrogate pair at character {error.start}; repair the escape") from None
     return value

@@ -57,7 +57,7 @@ def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
 
 
 def test_too_few_sentences_and_dropped_rows(tmp_path: Path) -> None:
-    lines = ["a b c"] * 30 + ["", "  ", "w " * 1_000_000]
+    lines = [f"a b {i}" for i in range(30)] + ["", "  ", "w " * 1_000_000]
     (tmp_path / "few.txt").write_text("\n".join(lines) + "\n")
     done = run("--store", str(tmp_path / "store"), *FILES, f"data.train={tmp_path}/few.txt", "data.valid_share=0.4")
     expect(done, 2, "training sentences for 512 codes: every code needs several; add text, or set model.codebook_size=")
