@@ -54,7 +54,7 @@ class RowNoise:
         if p == 0:
             return x_BTC
         rows, width, channels = x_BTC.shape
-        threshold = round(p * 65536)
+        threshold = min(round(p * 65536), 65535)  # of 65536: something is always kept, and the scale finite
         words = -(-channels // 4)  # each 64-bit word serves four channels
         place_W = np.arange(width * words, dtype=np.uint64)
         word_BW = _splitmix64(self._keys(stream)[:, None] + place_W[None, :] * _GOLDEN)

@@ -370,3 +370,44 @@ def test_provenance_is_json_and_names_the_versions_in_use() -> None:
 def test_a_missing_git_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert artifacts.provenance()["git"] == ""
+
+
+@pytest.mark.parametrize("key", ["attempt", "stage", "fingerprint"])
+@pytest.mark.parametrize("value", ["../../elsewhere", "/etc", "s3://other"])
+def test_no_name_in_a_manifest_leads_out_of_the_store(disk: Store, key: str, value: str) -> None:
+    built(disk, [0])
+    rewrite(disk, **{key: value})
+    with pytest.raises(ArtifactError) as caught:
+        localize(disk.artifact_uri("codes", IDENTITY))
+    assert str(caught.value) == f"{manifest_uri(disk)} names {value!r}, which is outside its artifact; do not use it"
+
+
+def test_a_path_that_is_no_text_is_torn(disk: Store) -> None:
+    built(disk, [0])
+    rewrite(disk, files=[{"path": 3, "bytes": 1, "sha256": "0", "rows": 1, "split": None}])
+    with pytest.raises(
+        ArtifactError, match=r"is torn or not a manifest \(.*\); build the stage again with --force STAGE"
+    ):
+        disk.find("codes", IDENTITY)
+
+
+def test_a_manifest_that_cannot_be_read_is_not_a_missing_one(disk: Store) -> None:
+    Path(manifest_uri(disk)).mkdir(parents=True)
+    with pytest.raises(ArtifactError) as caught:
+        disk.find("codes", IDENTITY)
+    assert str(caught.value).startswith(f"cannot read {manifest_uri(disk)}: ")
+    assert str(caught.value).endswith("; check permissions and credentials")
+
+
+def test_a_run_lists_what_it_ended_with(store: Store) -> None:
+    manifest = built(store, [0])
+    uri = store.write_run(manifest, {"recipe": RECIPE})
+    assert uri == fs.join(store.uri, "runs", IDENTITY[:12])
+    record = json.loads(fs.read_bytes(fs.join(uri, "run.json")))
+    assert record.pop("created_utc").endswith("+00:00")
+    assert record == {"recipe": RECIPE, "inputs": INPUTS}
+
+
+def test_every_json_of_a_manifest_reads_back(store: Store) -> None:
+    manifest = built(store, [0, 1])
+    assert Manifest.from_json(manifest.to_json(), "x") == manifest

@@ -1,10 +1,13 @@
 """Layers, overrides, and what a user is told about a wrong key or value."""
 
+import copy
+from pathlib import Path
+
 import pytest
 
-from davam.config import differing_keys, merge, preset_names
+from davam.config import differing_keys, merge, preset_names, validate
 from davam.errors import ConfigError
-from davam.recipe import load_recipe
+from davam.recipe import Recipe, load_recipe
 
 CORPORA = ("tiny", "ptb", "snli", "captions", "yahoo")
 
@@ -67,3 +70,106 @@ def test_an_unknown_preset() -> None:
 
 def test_what_differs_is_named() -> None:
     assert differing_keys({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == ["a.b 1 -> 3", "a.c 2 -> unset"]
+
+
+def exact_message(presets: list[str], overrides: list[str]) -> str:
+    """The whole text of the error that a recipe gives."""
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(presets, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["prior.kind=pixelcnn", "prior.kernal=3"], "prior.kernal: unknown key; did you mean kernel?"),
+        (
+            ["stage_two.optimizer.kind=sgd", "stage_two.optimizer.deca=2"],
+            "stage_two.optimizer.deca: unknown key; did you mean decay?",
+        ),
+        (["data.train_row=3"], "data.train_row: unknown key; did you mean train_rows?"),
+        (["zeed=1"], "zeed: unknown key; did you mean seed?"),
+        (["=3"], "'=3': overrides are written key=value, e.g. model.codebook_size=256"),
+        (["model=3"], "model=3: input should be a valid dictionary or instance of DavamConfig"),
+        (["samples.temperature=0"], "samples.temperature=0: input should be greater than 0"),
+        (["stage_one.clip_norm=.inf"], "stage_one.clip_norm=inf: input should be a finite number"),
+        (["seed=9223372036854775808"], "seed=9223372036854775808: input should be less than 9223372036854775808"),
+        (
+            ["data.train=*.txt", "data.kind=files"],
+            "'data.train=*.txt': not readable as YAML; put quotes around text: data.train='*.txt'",
+        ),
+        (
+            ["data.kind=file"],
+            "data={'kind': 'file'}: input tag 'file' found using 'kind' does not match any of the expected tags: "
+            "'grammar', 'files'",
+        ),
+        (
+            ["seed=-1", "stage_one.optimizer.lrr=1", "model.hidden_dim=1"],
+            "seed=-1: input should be greater than or equal to 0\n"
+            "model.hidden_dim=1: input should be greater than or equal to 2\n"
+            "stage_one.optimizer.lrr: unknown key; did you mean lr?",
+        ),
+    ],
+)
+def test_messages_to_the_letter(overrides: list[str], message: str) -> None:
+    assert exact_message(["recommended"], overrides) == message
+
+
+def test_a_quoted_glob_is_text() -> None:
+    recipe = load_recipe(["recommended"], ["data.kind=files", "data.train='*.txt'"])
+    assert recipe.data.train == "*.txt"
+
+
+def test_an_unknown_interpolation() -> None:
+    assert exact_message(["recommended"], ["model.init=${nothing}"]).startswith(
+        "'model.init=${nothing}': cannot be read: Interpolation key 'nothing' not found"
+    )
+
+
+@pytest.mark.parametrize("method", ["recommended", "paper"])
+@pytest.mark.parametrize("overrides", [[], ["prior.kind=lstm"], ["prior.kind=pixelcnn"], ["data.kind=grammar"]])
+def test_a_recipe_is_rebuilt_from_its_plain_form(method: str, overrides: list[str]) -> None:
+    recipe = load_recipe([method, "ptb"], overrides)
+    assert validate(Recipe, recipe.plain()) == recipe
+
+
+def test_without_a_method_every_missing_block_is_named() -> None:
+    lines = exact_message([], []).splitlines()
+    assert lines == [
+        f"{block}: required and not set; choose a preset that sets it, or add {block}=VALUE"
+        for block in ("model", "stage_one", "prior", "stage_two")
+    ]
+
+
+def test_a_preset_file_is_a_layer(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("seed: 5\nmodel: {codebook_size: 99}\n")
+    recipe = load_recipe(["recommended", str(tmp_path / "mine.yaml")], ["seed=6"])
+    assert (recipe.seed, recipe.model.codebook_size, recipe.model.code_dim) == (6, 99, 64)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- a\n", "settings are a mapping of keys, not list"),
+        (b"a: [\n", "--preset {path}: not readable as YAML: "),
+        (b"# caf\xe9\n", "--preset {path}: not UTF-8 at byte 5; save the file as UTF-8"),
+    ],
+)
+def test_a_preset_file_that_is_no_preset(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    assert exact_message([str(path)], []).startswith(message.format(path=path))
+
+
+def test_a_preset_that_is_not_there() -> None:
+    assert exact_message(["x.yaml"], []) == (
+        "--preset x.yaml: no such preset; shipped are brief, captions, paper, ptb, recommended, snli, tiny, yahoo; "
+        "a path to a .yaml file works too"
+    )
+
+
+def test_layers_are_left_as_they_are() -> None:
+    layers = [{"a": {"kind": "x", "n": 1}}, {"a": {"n": 2}}, {"a": {"kind": "y"}}]
+    before = copy.deepcopy(layers)
+    assert merge(layers, ["a.m=3"]) == {"a": {"kind": "y", "m": 3}}
+    assert layers == before

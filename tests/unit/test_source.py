@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davam.data.source import Chunk, content_digest, plan_chunks, read_chunk, split_by_hash
+from davam.data.source import Chunk, content_digest, expand, plan_chunks, read_chunk, split_by_hash
 from davam.errors import DataError
 
 
@@ -93,3 +93,110 @@ def test_the_shares_are_kept() -> None:
     splits = [split_by_hash(f"sentence {i}", 0.2, 0.1) for i in range(4000)]
     assert splits.count("valid") / 4000 == pytest.approx(0.2, abs=0.03)
     assert splits.count("test") / 4000 == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("a.txt", "b.txt", "c.jsonl", "sub/a.txt", "sub/deep/d.txt", ".git/x.txt", "_tmp/y.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("", ["a.txt", "b.txt", "c.jsonl", "sub/a.txt", "sub/deep/d.txt"]),
+        ("*.txt", ["a.txt", "b.txt"]),
+        ("?.jsonl", ["c.jsonl"]),
+        ("[ab].txt", ["a.txt", "b.txt"]),
+        ("*/a.txt", ["sub/a.txt"]),
+        ("**/*.txt", ["a.txt", "b.txt", "sub/a.txt", "sub/deep/d.txt"]),
+        ("sub", ["sub/a.txt", "sub/deep/d.txt"]),
+        ("_tmp/y.txt", ["_tmp/y.txt"]),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_which_files_a_pattern_means(tree: Path, scheme: str, pattern: str, names: list[str]) -> None:
+    found = expand(f"{scheme}{tree}/{pattern}" if pattern else f"{scheme}{tree}")
+    assert found == [f"{scheme}{tree}/{name}" for name in names]
+
+
+def test_line_ends_and_blank_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n\r\n \t\ntw\ro\nend")
+    rows = rows_of(plan_chunks({"train": str(tmp_path / "a.txt")}, "auto", "text"))
+    assert rows == [(0, "one"), (8, ""), (10, ""), (13, "tw\ro"), (18, "end")]
+
+
+def test_a_byte_order_mark_does_not_hide_json(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "one"}\n')
+    assert rows_of(plan_chunks({"train": str(tmp_path)}, "auto", "text")) == [(0, "one")]
+
+
+def test_bytes_are_counted_from_the_files_begin(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfab\xff\n")
+    with pytest.raises(DataError, match="not UTF-8 at byte 5 "):
+        rows_of(plan_chunks({"train": str(tmp_path)}, "auto", "text"))
+
+
+def test_a_damaged_page_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [f"sentence {i}" for i in range(5000)]}), path)
+    content = bytearray(path.read_bytes())
+    content[200:1200] = b"\xff" * 1000
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        rows_of(plan_chunks({"train": str(path)}, "auto", "text"))
+    assert str(caught.value).startswith(f"{path}: not a complete Parquet file (")
+    assert str(caught.value).endswith("; write it again")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"[1]", "{path}, byte 0: no column 'text'; it has none; set data.text_column"),
+        (b"{}", "{path}, byte 0: no column 'text'; it has none; set data.text_column"),
+        (b'{"text": ["a"]}', "{path}, byte 0: 'text' is list, not text; set data.text_column"),
+        (
+            b'{"text": "a\\ud83d"}',
+            "{path}, byte 0: half of a surrogate pair at character 1; repair the escape",
+        ),
+    ],
+)
+def test_json_that_holds_no_text(tmp_path: Path, line: bytes, message: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(line + b"\n")
+    with pytest.raises(DataError) as caught:
+        rows_of(plan_chunks({"train": str(path)}, "auto", "text"))
+    assert str(caught.value) == message.format(path=path)
+
+
+def test_json_nested_too_deep(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"[" * 200_000 + b"\n")
+    with pytest.raises(DataError, match=r"a\.jsonl: not JSON at byte 0 \(.*\); JSONL has one object a line"):
+        rows_of(plan_chunks({"train": str(tmp_path)}, "auto", "text"))
+
+
+def test_batches_are_bounded(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x\n" * 10_000)
+    (chunk,) = plan_chunks({"train": str(tmp_path)}, "auto", "text")
+    assert [batch.num_rows for batch in read_chunk(chunk, "text")] == [4096, 4096, 1808]
+
+
+def test_a_line_longer_than_what_is_read_at_once(tmp_path: Path) -> None:
+    long = "é" * (3 << 19)
+    (tmp_path / "a.txt").write_text(f"a\n{long}\nb\n")
+    rows = rows_of(plan_chunks({"train": str(tmp_path)}, "auto", "text", chunk_bytes=1 << 20))
+    assert [text for _, text in rows] == ["a", long, "b"]
+
+
+def test_a_digest_sees_splits_order_and_borders(tmp_path: Path) -> None:
+    for name, text in {"a": "x\ny\n", "b": "z\n", "c": "x\n", "d": "y\nz\n"}.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    plans = [
+        plan_chunks({split: f"{tmp_path}/[{names}].txt" for split, names in given.items()}, "auto", "text")
+        for given in ({"train": "ab"}, {"train": "cd"}, {"train": "a", "valid": "b"}, {"train": "b", "valid": "a"})
+    ]
+    assert len({content_digest(plan) for plan in plans}) == 4
+    finer = plan_chunks({"train": f"{tmp_path}/[ab].txt"}, "auto", "text", chunk_bytes=1)
+    assert content_digest(finer) == content_digest(plans[0])

@@ -61,3 +61,35 @@ def test_a_torn_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"tokenizer.json cannot be read .*; copy the model folder again"):
         TextTokenizer.load(tmp_path)
+
+
+def test_words_are_cut_the_same_when_counted_and_when_encoded() -> None:
+    """Python's spaces include the separators U+001C to U+001F, which the tokenizers library does not know."""
+    text = "a\x1cb\x1dc\x1ed\x1fe\x85f\u2028g\u3000h"
+    tokenizer = TextTokenizer.fit_words(count_words([text]), None, 1)
+    assert UNK_ID not in tokenizer.encode([text])[0]
+    assert tokenizer.decode(tokenizer.encode([text])) == ["a b c d e f g h"]
+
+
+def test_the_message_of_a_missing_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        TextTokenizer.load(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'tokenizer.json'} cannot be read (")
+    assert str(caught.value).endswith("; copy the model folder again")
+
+
+def test_the_message_of_an_empty_vocabulary() -> None:
+    with pytest.raises(DataError) as caught:
+        TextTokenizer.fit_words({"<pad>": 7, "a": 1}, None, 2)
+    assert str(caught.value) == (
+        "every word would be <unk>: none occurs 2 times (the most frequent 7); lower tokenizer.min_count, or add text"
+    )
+
+
+def test_bpe_never_takes_text_for_a_control_symbol() -> None:
+    """Not even when the corpus is full of their spellings, so that merging could assemble them."""
+    texts = ["</s></s> <s> <pad><unk>"] * 200
+    tokenizer = TextTokenizer.fit_bpe(texts, 400)
+    ids = tokenizer.encode(texts[:1])[0]
+    assert min(ids) > UNK_ID
+    assert tokenizer.decode([ids]) == texts[:1]
