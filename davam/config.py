@@ -139,7 +139,9 @@ def _explain(schema: type[Frozen], values: Mapping[str, Any], item: Any) -> str:
     if item["type"] == "extra_forbidden":
         near = _nearest(path[-1], _known_keys(schema, values, path[:-1]))
         return f"{key}: unknown key{near}"
-    if item["type"] == "missing":
+    if item["type"] == "union_tag_not_found":
+        key = f"{key}.kind"
+    if item["type"] in ("missing", "union_tag_not_found"):
         return f"{key}: required and not set; choose a preset that sets it, or add {key}=VALUE"
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "value_error":

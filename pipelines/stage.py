@@ -70,11 +70,11 @@ class Stage:
 def run_stage(stage: Stage, run: Run) -> Manifest:
     """The stage's manifest, built now unless it is there. Raises ArtifactError when an input is missing."""
     identity = stage.fingerprint(run.recipe)
-    found = run.store.find(stage.name, identity)
-    if found is not None and stage.name not in run.execution.force:
+    found = _reusable(stage, run, identity)
+    if found is not None:
         _say(f"{stage.name:<10}  skip   {short(identity)}  unchanged")
         return found
-    _say(f"{stage.name:<10}  build  {short(identity)}  {_why(stage, run, found)}")
+    _say(f"{stage.name:<10}  build  {short(identity)}  {_why(stage, run)}")
     inputs = {need.name: require(need, run, stage) for need in stage.needs}
     began = time.monotonic()
     run.store.probe_writable()
@@ -109,11 +109,10 @@ def explain(stages: Sequence[Stage], run: Run) -> list[str]:
     lines = []
     for stage in stages:
         identity = stage.fingerprint(run.recipe)
-        found = run.store.find(stage.name, identity)
-        if found is not None and stage.name not in run.execution.force:
+        if _reusable(stage, run, identity) is not None:
             lines.append(f"{stage.name:<10}  skip   {short(identity)}  unchanged")
         else:
-            lines.append(f"{stage.name:<10}  build  {short(identity)}  {_why(stage, run, found)}")
+            lines.append(f"{stage.name:<10}  build  {short(identity)}  {_why(stage, run)}")
     return lines
 
 
@@ -188,8 +187,13 @@ def _absolute(store: str) -> str:
     return fs.absolute(store)
 
 
-def _why(stage: Stage, run: Run, found: Manifest | None) -> str:
-    if found is not None:
+def _reusable(stage: Stage, run: Run, identity: str) -> Manifest | None:
+    # A forced stage is not looked up: --force is the way out of a torn manifest or a lost file.
+    return None if stage.name in run.execution.force else run.store.find(stage.name, identity)
+
+
+def _why(stage: Stage, run: Run) -> str:
+    if stage.name in run.execution.force:
         return "forced"
     earlier = run.store.list_stage(stage.name)
     latest = max(earlier, key=lambda manifest: manifest.created_utc, default=None)

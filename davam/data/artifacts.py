@@ -7,6 +7,7 @@
 Readers open what a manifest lists, never a folder; an attempt that was not committed is invisible.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -25,6 +26,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs as arrow_fs
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from davam.config import differing_keys
 from davam.data import fs, schemas
@@ -51,6 +54,8 @@ def short(identity: str) -> str:
 class FileEntry:
     """One committed file: its path below the artifact, size, hash and, for Parquet, its rows and split."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     path: str
     bytes: int
     sha256: str
@@ -61,6 +66,8 @@ class FileEntry:
 @dataclass(frozen=True)
 class Manifest:
     """What an attempt committed, and where it came from."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     stage: str
     fingerprint: str
@@ -82,15 +89,17 @@ class Manifest:
     def from_json(cls, data: bytes, uri: str) -> "Manifest":
         """The manifest in the data. Raises ArtifactError when it is torn, or names files outside its artifact."""
         try:
-            values = json.loads(data)
-            files = tuple(FileEntry(**entry) for entry in values.pop("files"))
-            manifest = cls(files=files, **values)
-            paths = [manifest.stage, manifest.fingerprint, manifest.attempt, *(entry.path for entry in files)]
-            outside = [path for path in paths if path.startswith("/") or ".." in path.split("/") or "://" in path]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            manifest = TypeAdapter(cls).validate_json(data, strict=True)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            reason = ": ".join([*filter(None, [".".join(map(str, fault["loc"]))]), fault["msg"]])
             raise ArtifactError(
-                f"{uri} is torn or not a manifest ({error}); build the stage again with --force STAGE"
+                f"{uri} is torn or not a manifest ({reason}); build the stage again with --force STAGE"
             ) from None
+        outside = [path for path in (manifest.stage, manifest.fingerprint, manifest.attempt) if not _is_below(path)]
+        for entry in manifest.files:
+            if not entry.path.startswith(f"{manifest.attempt}/") or not _is_below(entry.path):
+                outside.append(entry.path)
         if outside:
             raise ArtifactError(f"{uri} names {outside[0]!r}, which is outside its artifact; do not use it")
         return manifest
@@ -143,6 +152,8 @@ class Store:
     ) -> Manifest:
         """Writes the manifest over the attempt's files, which makes them the artifact."""
         files = tuple(_entry(attempt, path, size) for path, size in fs.list_files(attempt.uri))
+        if not files:
+            raise ArtifactError(f"{attempt.uri}: {attempt.stage} wrote no files, so there is nothing to commit")
         manifest = Manifest(
             attempt.stage,
             attempt.fingerprint,
@@ -165,6 +176,11 @@ class Store:
         artifact = self.artifact_uri(stage, identity)
         manifest = read_manifest(artifact)
         if manifest is not None:
+            if (manifest.stage, manifest.fingerprint) != (stage, identity):
+                raise ArtifactError(
+                    f"{fs.join(artifact, MANIFEST)} belongs to {manifest.stage} {short(manifest.fingerprint)}, not to "
+                    f"{stage} {short(identity)}; build the stage again with --force {stage}"
+                )
             sizes = dict(fs.list_files(fs.join(artifact, manifest.attempt)))
             for entry in manifest.files:
                 found = sizes.get(entry.path.removeprefix(f"{manifest.attempt}/"))
@@ -205,7 +221,8 @@ class Store:
         fs.write_bytes_atomic(probe, b"")
         filesystem, path = fs.resolve(probe)
         if filesystem.type_name != "s3":  # there, deleting would leave a directory marker in its place
-            filesystem.delete_file(path)
+            with contextlib.suppress(FileNotFoundError):  # a run that starts at the same time may delete it first
+                filesystem.delete_file(path)
 
     def write_run(self, last: Manifest, values: Mapping[str, Any]) -> str:
         """Records which artifacts a run ended with; the URI of the run, named by its last artifact."""
@@ -235,6 +252,8 @@ def localize(uri: str) -> Path:
     if fs.is_local(source):
         return Path(fs.resolve(source)[1])
     listing = fs.list_files(source)
+    if not listing:
+        raise ArtifactError(f"{uri}: no files here; give a model folder, an artifact or a run")
     key = hashlib.sha256(json.dumps([source, listing]).encode()).hexdigest()[:16]
     target = Path(os.environ.get("DAVAM_CACHE", Path.home() / ".cache" / "davam")) / key
     if not target.is_dir():
@@ -253,7 +272,7 @@ def explain_change(old: Manifest | None, recipe: Mapping[str, Any], inputs: Mapp
     if changed:
         return f"recipe changed: {', '.join(changed[:3])}{' and more' if len(changed) > 3 else ''}"
     names = [name for name in sorted(inputs.keys() | old.inputs.keys()) if inputs.get(name) != old.inputs.get(name)]
-    return f"inputs changed: {', '.join(names)}" if names else "not committed"
+    return f"inputs changed: {', '.join(names)}" if names else f"stage version changed from {old.version}"
 
 
 def provenance() -> dict[str, Any]:
@@ -283,7 +302,11 @@ def _git() -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _is_below(path: str) -> bool:
+    return not (path.startswith("/") or ".." in path.split("/") or "://" in path or "\\" in path)
 
 
 def _entry(attempt: Attempt, path: str, size: int) -> FileEntry:
@@ -295,7 +318,7 @@ def _entry(attempt: Attempt, path: str, size: int) -> FileEntry:
 def _sha256(uri: str) -> str:
     digest = hashlib.sha256()
     filesystem, path = fs.resolve(uri)
-    with filesystem.open_input_stream(path) as stream:
+    with filesystem.open_input_file(path) as stream:  # an input stream would decompress .gz and the like
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -305,7 +328,10 @@ def _rows_of(uri: str) -> int | None:
     if not uri.endswith(".parquet"):
         return None
     filesystem, path = fs.resolve(uri)
-    return int(pq.read_metadata(path, filesystem=filesystem).num_rows)
+    try:
+        return int(pq.read_metadata(path, filesystem=filesystem).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(f"{uri} cannot be read ({str(error).splitlines()[0]}); run the stage again") from None
 
 
 def _read_tables(uris: Sequence[str], schema: str, columns: Sequence[str] | None) -> pa.Table:
@@ -319,7 +345,7 @@ def _read_tables(uris: Sequence[str], schema: str, columns: Sequence[str] | None
             parquet = pq.ParquetFile(path, filesystem=filesystem)
             schemas.check(parquet.schema_arrow, schema, uri)
             tables.append(parquet.read(columns=wanted.names).cast(wanted))
-        except (pa.ArrowInvalid, OSError) as error:
+        except (ValueError, OSError) as error:  # ArrowInvalid is a ValueError; so is a null where none may be
             raise ArtifactError(
                 f"{uri} cannot be read ({str(error).splitlines()[0]}); build its stage again with --force"
             ) from None
@@ -332,13 +358,13 @@ def _download(source: str, paths: Sequence[str], target: Path, hashes: Mapping[s
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         complete = Path(folder) / "complete"
         for path in paths:
-            data = fs.read_bytes(fs.join(source, path))
-            if path in hashes and hashlib.sha256(data).hexdigest() != hashes[path]:
+            (complete / path).parent.mkdir(parents=True, exist_ok=True)
+            filesystem, inner = fs.resolve(fs.join(source, path))
+            arrow_fs.copy_files(inner, str(complete / path), source_filesystem=filesystem)
+            if path in hashes and _sha256(str(complete / path)) != hashes[path]:
                 raise ArtifactError(
                     f"{fs.join(source, path)} is not what its manifest lists; build it again with --force"
                 )
-            (complete / path).parent.mkdir(parents=True, exist_ok=True)
-            (complete / path).write_bytes(data)
         try:
             complete.rename(target)
         except OSError:

@@ -3,6 +3,7 @@
 import os
 import secrets
 from pathlib import Path
+from urllib.parse import unquote
 
 import fsspec
 import pyarrow as pa
@@ -13,8 +14,9 @@ from davam.errors import ArtifactError, ConfigError
 
 def resolve(uri: str) -> tuple[arrow_fs.FileSystem, str]:
     """The filesystem of a URI and the path in it. Raises ConfigError for a scheme that nothing here opens."""
-    if "://" not in uri:
-        return arrow_fs.LocalFileSystem(), os.path.abspath(uri)
+    if is_local(uri):  # not by pyarrow, for which the `?` of a glob begins a query
+        path = unquote(uri.removeprefix("file://")) if "://" in uri else uri
+        return arrow_fs.LocalFileSystem(), os.path.abspath(path)
     try:
         return arrow_fs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -54,7 +56,7 @@ def exists(uri: str) -> bool:
 def read_bytes(uri: str) -> bytes:
     """The file's content. Raises FileNotFoundError."""
     filesystem, path = resolve(uri)
-    with filesystem.open_input_stream(path) as stream:
+    with filesystem.open_input_stream(path, compression=None) as stream:
         return bytes(stream.read())
 
 
@@ -65,7 +67,8 @@ def write_bytes_atomic(uri: str, data: bytes) -> None:
             _replace_local(Path(resolve(uri)[1]), data)
             return
         filesystem, path = resolve(uri)
-        with filesystem.open_output_stream(path) as stream:  # an object store shows the object when it is complete
+        # An object store shows the object when it is complete.
+        with filesystem.open_output_stream(path, compression=None) as stream:
             stream.write(data)
     except OSError as error:
         raise ArtifactError(

@@ -87,7 +87,11 @@ def exact_message(presets: list[str], overrides: list[str]) -> str:
             ["stage_two.optimizer.kind=sgd", "stage_two.optimizer.deca=2"],
             "stage_two.optimizer.deca: unknown key; did you mean decay?",
         ),
-        (["data.train_row=3"], "data.train_row: unknown key; did you mean train_rows?"),
+        (["data.kind=grammar", "data.train_row=3"], "data.train_row: unknown key; did you mean train_rows?"),
+        (
+            ["data.train=x"],
+            "data.kind: required and not set; choose a preset that sets it, or add data.kind=VALUE",
+        ),
         (["zeed=1"], "zeed: unknown key; did you mean seed?"),
         (["=3"], "'=3': overrides are written key=value, e.g. model.codebook_size=256"),
         (["model=3"], "model=3: input should be a valid dictionary or instance of DavamConfig"),

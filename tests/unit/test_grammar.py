@@ -90,3 +90,71 @@ def test_the_floor_of_a_draw() -> None:
     assert tokens == sum(len(text.split()) + 1 for text in texts)
     with pytest.raises(DataError, match="'not of it' is not a sentence of the embedded grammar, so it has no floor"):
         grammar.draw_floor([*texts, "not of it"])
+
+
+def test_the_probabilities_of_all_sentences_sum_to_one() -> None:
+    """Mass that flows down the automaton from the start all arrives at the end."""
+    captions = grammar.captions()
+    mass = np.zeros(captions.start + 1)
+    mass[captions.start], ended = 1.0, 0.0
+    for state in range(captions.start, -1, -1):
+        for probability, to in captions.automaton.arcs[state].values():
+            if to == FINAL:
+                ended += mass[state] * probability
+            else:
+                mass[to] += mass[state] * probability
+    assert ended == pytest.approx(1.0, abs=1e-9)
+
+
+def test_entropy_and_length_by_enumeration() -> None:
+    """A random automaton, against the list of all its sentences."""
+    rng = random.Random(7)
+    automaton = Automaton()
+    states = [automaton.state([Option(1.0, END, FINAL)])]
+    for _ in range(5):
+        weights = [rng.random() for _ in range(4)]
+        shares = [weight / sum(weights) for weight in weights]
+        words = [rng.choice("abc") for _ in range(3)]
+        options = [Option(share, word, rng.choice(states[-2:])) for share, word in zip(shares, words, strict=False)]
+        states.append(automaton.state([*options, Option(shares[3], END, FINAL)]))
+
+    def sentences(state: int, probability: float, words: tuple[str, ...]) -> list[tuple[float, tuple[str, ...]]]:
+        found = []
+        for word, (share, to) in automaton.arcs[state].items():
+            ended = [(probability * share, words)]
+            found += ended if to == FINAL else sentences(to, probability * share, (*words, word))
+        return found
+
+    start = states[-1]
+    listed = sentences(start, 1.0, ())
+    assert len({words for _, words in listed}) == len(listed) > 20
+    for probability, words in listed:
+        assert automaton.nats(start, words) == pytest.approx(-math.log(probability))
+    entropy, tokens = automaton.expected(start)
+    assert entropy == pytest.approx(sum(-p * math.log(p) for p, _ in listed))
+    assert tokens == pytest.approx(sum(p * (len(words) + 1) for p, words in listed))
+
+
+def test_the_longest_sentence_fits_the_presets_length() -> None:
+    """Neither the sampler's 32 numbers nor max_tokens=32 can cut a sentence."""
+    captions = grammar.captions()
+    longest = {FINAL: 0}
+    for state in range(captions.start + 1):
+        longest[state] = max(longest[to] + (word != END) for word, (_, to) in captions.automaton.arcs[state].items())
+    assert longest[captions.start] < 32
+
+
+def test_words_are_drawn_as_often_as_they_should_be() -> None:
+    captions = grammar.captions()
+    texts = grammar.sample_sentences(3000, seed=8)
+    firsts = Counter(text.split()[0] for text in texts)
+    for word, (probability, _) in captions.automaton.arcs[captions.start].items():
+        error = math.sqrt(probability * (1 - probability) / len(texts))
+        assert abs(firsts[word] / len(texts) - probability) < 4.5 * error, word
+
+
+def test_what_is_no_sentence() -> None:
+    text = grammar.sample_sentences(1, seed=9)[0]
+    assert not grammar.is_grammatical("")
+    assert not grammar.is_grammatical(text.rsplit(" ", 1)[0] + " zebra")
+    assert not grammar.is_grammatical(f"{text} {text}")
