@@ -88,3 +88,10 @@ def test_epochs_differ_and_repeat() -> None:
     rows = rows_of([1 + i % 9 for i in range(100)])
     plans = [[batch.tolist() for batch in plan_epoch(rows.lengths, 3, epoch, 8)] for epoch in (0, 1, 0)]
     assert plans[0] == plans[2] != plans[1]
+
+
+def test_rows_meet_other_rows_in_every_epoch() -> None:
+    """Not only the order of the batches changes: ties of length are cut elsewhere."""
+    lengths = np.full(64, 5)
+    first, second = ({frozenset(batch.tolist()) for batch in plan_epoch(lengths, 3, epoch, 8)} for epoch in (0, 1))
+    assert not first & second

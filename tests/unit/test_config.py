@@ -121,7 +121,7 @@ def test_messages_to_the_letter(overrides: list[str], message: str) -> None:
 
 def test_a_quoted_glob_is_text() -> None:
     recipe = load_recipe(["recommended"], ["data.kind=files", "data.train='*.txt'"])
-    assert recipe.data.train == "*.txt"
+    assert recipe.plain()["data"]["train"] == "*.txt"
 
 
 def test_an_unknown_interpolation() -> None:
@@ -173,7 +173,7 @@ def test_a_preset_that_is_not_there() -> None:
 
 
 def test_layers_are_left_as_they_are() -> None:
-    layers = [{"a": {"kind": "x", "n": 1}}, {"a": {"n": 2}}, {"a": {"kind": "y"}}]
+    layers: list[dict[str, dict[str, object]]] = [{"a": {"kind": "x", "n": 1}}, {"a": {"n": 2}}, {"a": {"kind": "y"}}]
     before = copy.deepcopy(layers)
     assert merge(layers, ["a.m=3"]) == {"a": {"kind": "y", "m": 3}}
     assert layers == before

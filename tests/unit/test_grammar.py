@@ -111,11 +111,10 @@ def test_entropy_and_length_by_enumeration() -> None:
     rng = random.Random(7)
     automaton = Automaton()
     states = [automaton.state([Option(1.0, END, FINAL)])]
-    for _ in range(5):
+    for _ in range(9):
         weights = [rng.random() for _ in range(4)]
         shares = [weight / sum(weights) for weight in weights]
-        words = [rng.choice("abc") for _ in range(3)]
-        options = [Option(share, word, rng.choice(states[-2:])) for share, word in zip(shares, words, strict=False)]
+        options = [Option(share, rng.choice("abc"), rng.choice(states[-2:])) for share in shares[:3]]
         states.append(automaton.state([*options, Option(shares[3], END, FINAL)]))
 
     def sentences(state: int, probability: float, words: tuple[str, ...]) -> list[tuple[float, tuple[str, ...]]]:

@@ -123,7 +123,7 @@ def test_which_files_a_pattern_means(tree: Path, scheme: str, pattern: str, name
 
 
 def test_line_ends_and_blank_lines(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n\r\n \t\ntw\ro\nend")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n\r\n \t\ntw\ro\nend\r")
     rows = rows_of(plan_chunks({"train": str(tmp_path / "a.txt")}, "auto", "text"))
     assert rows == [(0, "one"), (8, ""), (10, ""), (13, "tw\ro"), (18, "end")]
 
@@ -200,3 +200,14 @@ def test_a_digest_sees_splits_order_and_borders(tmp_path: Path) -> None:
     assert len({content_digest(plan) for plan in plans}) == 4
     finer = plan_chunks({"train": f"{tmp_path}/[ab].txt"}, "auto", "text", chunk_bytes=1)
     assert content_digest(finer) == content_digest(plans[0])
+
+
+def test_no_content_imitates_a_border_between_files(tmp_path: Path) -> None:
+    corpora = {"files": [b"x", b"y"], "one": [b"x\0Noney"], "two": [b"x\0None\0y"]}
+    digests = set()
+    for name, contents in corpora.items():
+        (tmp_path / name).mkdir()
+        for number, content in enumerate(contents):
+            (tmp_path / name / f"{number}.txt").write_bytes(content)
+        digests.add(content_digest(plan_chunks({"train": str(tmp_path / name)}, "auto", "text")))
+    assert len(digests) == 3
