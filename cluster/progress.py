@@ -62,18 +62,15 @@ def progress(what: str, total: float, unit: str) -> Iterator[Any]:
         ray.kill(counter)
 
 
-def render(what: str, values: dict[str, float], total: float, unit: str, rate: float) -> str:
-    """The line: what, how far, rate per second, time left, and the shown values."""
+def render(what: str, values: dict[str, float], total: float, unit: str, rate_per_s: float) -> str:
+    """The line: what, how far, rate and time left where the rate is known (not 0), and the shown values."""
     done = values.get("done", 0.0)
-    left = f"{(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+    rate = f"{rate_per_s:,.1f} {unit}/s" if rate_per_s > 0 else ""
+    left = f"{(total - done) / rate_per_s:.0f} s left" if rate_per_s > 0 and done < total else ""
     shown = "  ".join(
         f"{name.removeprefix('show:')} {value:.4g}" for name, value in values.items() if name.startswith("show:")
     )
-    return "  ".join(
-        part
-        for part in (f"{what:<10}", f"{done:,.0f}/{total:,.0f} {unit}", f"{rate:,.1f} {unit}/s", left, shown)
-        if part
-    )
+    return "  ".join(part for part in (f"{what:<10}", f"{done:,.0f}/{total:,.0f} {unit}", rate, left, shown) if part)
 
 
 def _print_until(counter: Any, what: str, total: float, unit: str, stop: threading.Event) -> None:
@@ -90,8 +87,8 @@ def _print_until(counter: Any, what: str, total: float, unit: str, stop: threadi
             continue
         now = time.monotonic()
         begun = begun or (now, values["done"])
-        rate = (values["done"] - begun[1]) / (now - begun[0]) if now > begun[0] else 0.0
-        line = render(what, values, total, unit, rate)
+        rate_per_s = (values["done"] - begun[1]) / (now - begun[0]) if now > begun[0] else 0.0
+        line = render(what, values, total, unit, rate_per_s)
         if line != printed:
             print(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
             printed = line

@@ -31,7 +31,7 @@ from davam.recipe import Execution, Recipe
 from davam.train.loop import Hooks, Job, train
 from davam.train.optim import build_optimizer
 from davam.train.stages import build_job, check_enough, place
-from davam.train.state import TrainState, load_state, save_state
+from davam.train.state import TrainState, load_state, save_state, training_record
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class TrainTask:
 
 
 def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
-    """Trains the stage, leaves the model folder in the attempt, and returns its `metrics.json`.
+    """Trains the stage, leaves the model folder in the attempt, and returns the stage's part of its `metrics.json`.
 
     Raises the worker's own DavamError when there was one.
     """
@@ -84,9 +84,9 @@ def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
         message = ray.get(counter.failure.remote())
     if message:
         raise TrainingError(message)
-    metrics: dict[str, Any] = json.loads(fs.read_bytes(fs.join(task.attempt_uri, "metrics.json")))
+    record: dict[str, Any] = json.loads(fs.read_bytes(fs.join(task.attempt_uri, "metrics.json")))[task.stage]
     fs.delete_folder(fs.join(storage, task.name))
-    return metrics
+    return record
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -160,15 +160,8 @@ def _shown(values: dict[str, float], stage: str) -> dict[str, float]:
 def _export(task: TrainTask, module: Trainable, state: TrainState) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = task.export(task, module.eval())
-        model.save(
-            folder,
-            metrics_json={
-                "history": state.history,
-                "best_epoch": state.best_epoch + 1,
-                "best_objective": state.best_objective,
-                "epochs": state.epoch,
-            },
-        )
+        model.training[task.stage] = training_record(state, module.objective)
+        model.save(folder)
         fs.upload_folder(folder, task.attempt_uri)
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import davam
+from davam.card import model_card
 from davam.data import fs
 from davam.data.artifacts import localize
 from davam.data.batches import Batch, Rows, plan_in_order, take_slice, to_device
@@ -110,6 +111,7 @@ class TextModel:
         self.prior_config = prior_config
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.training: dict[str, Any] = {}  # each stage's record, `metrics.json`
         self.core: Davam = build_family(model_config, tokenizer.vocab_size, max_tokens).eval()
         self._prior = None if prior_config is None else build_prior(prior_config, model_config.codebook_size).eval()
 
@@ -210,7 +212,7 @@ class TextModel:
         lengths = [int(n) for n in rows.lengths]
         return Scores(list(ids), list(texts), lengths, lengths, rec.tolist(), kl.tolist(), rebuilt, matched)
 
-    def save(self, path: str | Path, card: str | None = None, metrics_json: dict[str, Any] | None = None) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the model folder: config, weights, tokenizer, generation settings, metrics and model card."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
@@ -227,12 +229,11 @@ class TextModel:
         }
         _write_json(folder / "config.json", config)
         _write_json(folder / "generation_config.json", {"temperature": 1.0, "max_tokens": self.max_tokens, "seed": 0})
-        _write_json(folder / "metrics.json", metrics_json or {})
-        (folder / "README.md").write_text(card or _plain_card(self), "utf-8")
-        save_file(
-            {name: value.contiguous().cpu() for name, value in self._weights().items()},
-            str(folder / "model.safetensors"),
-        )
+        _write_json(folder / "metrics.json", self.training)
+        weights = {name: value.contiguous().cpu() for name, value in self._weights().items()}
+        parameters = sum(value.numel() for value in weights.values())
+        (folder / "README.md").write_text(model_card(config, self.training, parameters), "utf-8")
+        save_file(weights, str(folder / "model.safetensors"))
 
     def _weights(self) -> dict[str, Tensor]:
         weights = {f"core.{name}": value for name, value in self.core.state_dict().items()}
@@ -320,7 +321,9 @@ def load(path_or_uri: str | Path, device: str = "cpu") -> TextModel:
     Raises ArtifactError when nothing is there, or when its tokenizer, config and weights disagree.
     """
     folder = model_folder(str(path_or_uri))
-    config = _read_config(folder)
+    config = _read_json(folder, "config.json")
+    if config.get("model_type") != "davam":
+        raise ArtifactError(f"{folder}: config.json is of model_type {config.get('model_type')!r}, not davam")
     tokenizer = TextTokenizer.load(folder)
     if tokenizer.vocab_size != config["vocab_size"] or tokenizer.digest() != config["tokenizer_sha256"]:
         raise ArtifactError(
@@ -335,6 +338,7 @@ def load(path_or_uri: str | Path, device: str = "cpu") -> TextModel:
         model.core.load_state_dict(_under(weights, "core."))
         if prior_config is not None:
             model.prior.load_state_dict(_under(weights, "prior."))
+        model.training = _read_json(folder, "metrics.json")
     except (ValidationError, KeyError, RuntimeError, OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(
@@ -359,14 +363,12 @@ def model_folder(uri: str) -> Path:
     return localize(uri)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+        values: dict[str, Any] = json.loads((folder / name).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder}: config.json cannot be read ({error}); copy the model folder again") from None
-    if config.get("model_type") != "davam":
-        raise ArtifactError(f"{folder}: config.json is of model_type {config.get('model_type')!r}, not davam")
-    return config
+        raise ArtifactError(f"{folder}: {name} cannot be read ({error}); copy the model folder again") from None
+    return values
 
 
 def _under(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -383,11 +385,6 @@ def _rounded_up(width: int, widest: int) -> int:
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
-
-
-def _plain_card(model: TextModel) -> str:
-    size = model.model_config.codebook_size
-    return f"---\nlibrary_name: davam\ntags: [davam, text-generation, discrete-latents]\n---\n\n# DAVAM, {size} codes\n"
 
 
 __all__ = ["Samples", "Scores", "TextModel", "load", "model_folder", "with_end_code"]

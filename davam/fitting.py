@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from davam.api import TextModel
 from davam.data.batches import Rows
@@ -13,7 +14,7 @@ from davam.recipe import FileData, Recipe, load_recipe
 from davam.train.loop import Hooks, train
 from davam.train.optim import build_optimizer
 from davam.train.stages import build_job, check_enough, stage_one_module, stage_two_module
-from davam.train.state import TrainState
+from davam.train.state import TrainState, training_record
 
 
 def fit(texts: Sequence[str], recipe: Recipe | None = None) -> TextModel:
@@ -39,8 +40,8 @@ def fit(texts: Sequence[str], recipe: Recipe | None = None) -> TextModel:
     check_enough(train_rows, valid_rows, recipe.model.codebook_size)
 
     core = stage_one_module(recipe, tokenizer.vocab_size)
-    _train(core, train_rows, valid_rows, recipe, "stage_one")
     model = TextModel(recipe.model, recipe.prior, tokenizer, recipe.data.max_tokens)
+    model.training["stage_one"] = _train(core, train_rows, valid_rows, recipe, "stage_one")
     model.core.load_state_dict(core.state_dict())
 
     end = recipe.model.codebook_size
@@ -48,7 +49,7 @@ def fit(texts: Sequence[str], recipe: Recipe | None = None) -> TextModel:
         _rows(list(enumerate(model.encode([kept[i] for i, _ in splits[name]]))), end) for name in ("train", "valid")
     ]
     prior = stage_two_module(recipe)
-    _train(prior, codes[0], codes[1], recipe, "stage_two")
+    model.training["stage_two"] = _train(prior, codes[0], codes[1], recipe, "stage_two")
     model.prior.load_state_dict(prior.prior.state_dict())
     return model
 
@@ -67,7 +68,7 @@ def _rows(rows: list[tuple[int, list[int]]], terminator: int) -> Rows:
     return Rows.from_lists([index for index, _ in rows], [[*row, terminator] for _, row in rows])
 
 
-def _train(module: Trainable, train_rows: Rows, valid_rows: Rows, recipe: Recipe, stage: str) -> None:
+def _train(module: Trainable, train_rows: Rows, valid_rows: Rows, recipe: Recipe, stage: str) -> dict[str, Any]:
     def report(values: dict[str, float]) -> None:
         name = f"valid/{module.objective}"
         if name in values:
@@ -77,5 +78,6 @@ def _train(module: Trainable, train_rows: Rows, valid_rows: Rows, recipe: Recipe
 
     job = build_job(module, module, train_rows, valid_rows, recipe, stage)
     hooks = Hooks(report, lambda state, trained, optimizer: None, lambda: False)
-    train(job, build_optimizer(module, job.config), TrainState(), hooks)
+    state = train(job, build_optimizer(module, job.config), TrainState(), hooks)
     module.eval()
+    return training_record(state, module.objective)

@@ -134,16 +134,20 @@ def warnings(measures: dict[str, float], inputs: dict[str, Manifest], recipe: Re
 
 
 def curves(run: Run, inputs: dict[str, Manifest]) -> list[Curve]:
-    """The measure of each training stage by epoch, on the training and validation rows."""
+    """The measures of each training stage by epoch, on the training and validation rows."""
     drawn = []
-    for stage, name, title in (
-        ("stage_one", "rec_nats", "Stage one: reconstruction"),
-        ("stage_two", "kl_nats_sum", "Stage two: cost of the codes"),
+    for stage, name, title, label in (
+        ("stage_one", "rec_nats", "Stage one: reconstruction", "rec_nats per sentence"),
+        ("stage_one", "code_perplexity", "Stage one: use of the codes", "code_perplexity"),
+        ("stage_two", "kl_nats_sum", "Stage two: cost of the codes", "kl_nats_sum per sentence"),
     ):
         uri = fs.join(run.store.artifact_uri(stage, inputs[stage].fingerprint), inputs[stage].attempt, "metrics.json")
-        history = json.loads(fs.read_bytes(uri))["history"]
-        series = {split: [(row["epoch"], row[f"{split}/{name}"]) for row in history] for split in ("train", "valid")}
-        drawn.append(Curve(title, "epoch", f"{name} per sentence", series))
+        history = json.loads(fs.read_bytes(uri))[stage]["history"]
+        series = {
+            split: [(row["epoch"], row[f"{split}/{name}"]) for row in history if f"{split}/{name}" in row]
+            for split in ("train", "valid")
+        }
+        drawn.append(Curve(title, "epoch", label, {split: points for split, points in series.items() if points}))
     return drawn
 
 
@@ -176,7 +180,7 @@ def _row(manifest: Manifest) -> StageRow:
     )
 
 
-REPORT = Stage("report", 1, (TOKENS, STAGE_ONE, CODES, STAGE_TWO, SAMPLES, EVALUATE), uses, build)
+REPORT = Stage("report", 2, (TOKENS, STAGE_ONE, CODES, STAGE_TWO, SAMPLES, EVALUATE), uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(REPORT))

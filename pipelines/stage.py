@@ -21,6 +21,10 @@ from davam.recipe import Execution, Recipe, load_recipe
 DEFAULT_PRESETS = "recommended,tiny,brief"
 
 
+class Terminated(SystemExit):
+    """SIGTERM arrived."""
+
+
 @dataclass(frozen=True)
 class Built:
     """What a stage reports about its output: counts of rows and the like, and measures."""
@@ -143,9 +147,9 @@ def program(
     except DavamError as error:
         _say(f"error: {error}")
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as stop:
         _say("stopped; the same command goes on from the last checkpoint")
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 def open_run(options: argparse.Namespace, given: Sequence[str]) -> Run:
@@ -202,7 +206,7 @@ def _why(stage: Stage, run: Run) -> str:
 
 def _stop_cleanly_on_sigterm() -> None:
     def stop(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+        raise Terminated
 
     signal.signal(signal.SIGTERM, stop)
 

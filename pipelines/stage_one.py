@@ -38,7 +38,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     )
     steps = train_steps(inputs["tokens"], run.recipe.stage_one)
     result = run_training(task, steps)
-    return Built({"epochs": int(result["epochs"])}, {"valid_rec_nats": float(result["best_objective"])})
+    return Built({"epochs": int(result["epochs"])}, {"valid_rec_nats": float(result["best_valid"])})
 
 
 def build_worker(task: Any) -> tuple[Trainable, Rows, Rows]:

@@ -37,7 +37,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
         export,
     )
     result = run_training(task, train_steps(inputs["codes"], run.recipe.stage_two))
-    return Built({"epochs": int(result["epochs"])}, {"valid_kl_nats_sum": float(result["best_objective"])})
+    return Built({"epochs": int(result["epochs"])}, {"valid_kl_nats_sum": float(result["best_valid"])})
 
 
 def build_worker(task: Any) -> tuple[Trainable, Rows, Rows]:
@@ -53,6 +53,7 @@ def export(task: Any, module: Trainable) -> api.TextModel:
     store = Store(task.execution.store)
     core = api.load(store.artifact_uri("stage_one", task.inputs["stage_one"].fingerprint))
     model = api.TextModel(task.recipe.model, task.recipe.prior, core.tokenizer, core.max_tokens)
+    model.training = dict(core.training)
     model.core.load_state_dict(core.core.state_dict())
     model.prior.load_state_dict(module.prior.state_dict())
     return model

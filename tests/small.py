@@ -29,7 +29,8 @@ def small_davam(**changes: object) -> Davam:
 
 
 def spread_codebook(model: Davam, seed: int = 0) -> Davam:
-    """The model with a random codebook of the size of normalised states."""
+    """The model with a random codebook of the size of normalised states, and words far apart."""
+    model.encoder_embedding.weight.data *= 20
     size, dim = model.codebook.code_KD.shape
     code_KD = torch.randn(size, dim, generator=torch.Generator().manual_seed(seed))
     model.codebook.initialize(code_KD, torch.full((size,), 1 / size), 40.0)

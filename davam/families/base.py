@@ -69,6 +69,14 @@ class Trainable(nn.Module, ABC):
         """Whether the weights after this epoch may be chosen as the result."""
         return True
 
+    def tally(self, terms: StepTerms) -> Tensor:
+        """Counts of one batch that add up over batches and workers, of any one shape; none by default."""
+        return terms.loss_sum.new_zeros(0)
+
+    def describe(self, tally: Tensor) -> dict[str, float]:
+        """The measures of all batches' tallies together."""
+        return {}
+
     def begin_epoch(
         self, epoch: int, batches: Callable[[], Iterable[Batch]], codes_per_step: float, seed: int, workers: Workers
     ) -> None:

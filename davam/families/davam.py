@@ -4,6 +4,7 @@ Legend: B rows, T words (source positions), S = T+1 target positions (words and 
 H hidden, D code dim, C decoder features, K codes, V words.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -76,7 +77,9 @@ class Davam(Trainable):
         embed, hidden, dim = config.embed_dim, config.hidden_dim, config.code_dim
         self.encoder_embedding = nn.Embedding(vocab_size, embed, padding_idx=PAD_ID)
         self.encoder = build_encoder(config.encoder, embed, hidden)
-        self.to_code = nn.Linear(hidden, dim)
+        # No bias, as in the authors' code: under SGD at rate 1.0 the commitment's gradient of a bias, summed over all
+        # positions, overshoots, and the codebook collapses.
+        self.to_code = nn.Linear(hidden, dim, bias=False)
         self.codebook = Codebook(config.codebook_size, dim, config.ema_decay, config.restart_share)
         positions = Positions(config.positions, max_tokens + 1, dim)
         self.decoder_embedding = nn.Embedding(vocab_size, embed, padding_idx=PAD_ID)
@@ -182,6 +185,21 @@ class Davam(Trainable):
             packed.copy_(torch.cat([centre_KD, share_K[:, None]], dim=1))
         packed = workers.broadcast(packed)
         self.codebook.initialize(packed[:, :-1], packed[:, -1], codes_per_step)
+
+    def tally(self, terms: StepTerms) -> Tensor:
+        """How often each code was chosen; nothing while there are no codes."""
+        stats = terms.aux[1]
+        return stats.count_K if isinstance(stats, CodeStats) else terms.loss_sum.new_zeros(0)
+
+    def describe(self, tally: Tensor) -> dict[str, float]:
+        """Codes used, and their perplexity exp(H), over the rows that were counted."""
+        if not len(tally):
+            return {}
+        share_K = tally / tally.sum()
+        return {
+            "codes_used": float((tally > 0).sum()),
+            "code_perplexity": math.exp(-float(torch.xlogy(share_K, share_K).sum())),
+        }
 
     @torch.no_grad()
     def after_step(

@@ -60,7 +60,8 @@ def train(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, hooks: 
 
 
 def evaluate(job: Job, epoch: int, group: Workers) -> dict[str, float]:
-    """Sums of the module's measures over the validation rows, each row counted once, without dropout."""
+    """Means per validation row of the module's measures, each row counted once, without dropout; and the measures
+    that the module takes from its tally of the rows."""
     plan = plan_in_order(job.valid.lengths, job.config.batch_rows)
     totals: dict[str, Tensor] = {}
     was_training = job.module.training
@@ -68,11 +69,12 @@ def evaluate(job: Job, epoch: int, group: Workers) -> dict[str, float]:
     with torch.no_grad():
         for batch in _slices(job.module, job.valid, plan, group):
             terms = job.module(batch, Clock(epoch, 0, len(plan)), None)
-            for name, value in terms.sums.items():
-                totals[name] = totals.get(name, torch.zeros((), dtype=torch.float64)) + value.double().cpu()
+            for name, value in {**terms.sums, "tally": job.module.tally(terms)}.items():
+                totals[name] = totals.get(name, torch.zeros_like(value, dtype=torch.float64)) + value.double()
     job.module.train(was_training)
-    packed = group.all_reduce(torch.stack(list(totals.values())).to(_device(job.module)))
-    return dict(zip(totals, packed.tolist(), strict=True))
+    reduced = {name: group.all_reduce(value) if value.numel() else value for name, value in totals.items()}
+    tally, rows = reduced.pop("tally"), float(reduced.pop("rows"))
+    return {name: float(value) / rows for name, value in reduced.items()} | job.module.describe(tally)
 
 
 def _run_epoch(
@@ -135,13 +137,13 @@ def _close_epoch(
 ) -> None:
     """Validate, keep the best weights, apply the learning-rate rule, save."""
     valid = evaluate(job, state.epoch, group)
-    loss = valid[job.module.objective] / valid["rows"]
+    loss = valid[job.module.objective]
     names = list(state.epoch_sums)
     packed = torch.tensor([state.epoch_sums[name] for name in names], dtype=torch.float64, device=_device(job.module))
     trained = dict(zip(names, group.all_reduce(packed).tolist(), strict=True))
     record = {"epoch": float(state.epoch + 1)}
-    for prefix, sums in (("train", trained), ("valid", valid)):
-        record |= {f"{prefix}/{name}": value / sums["rows"] for name, value in sums.items() if name != "rows"}
+    record |= {f"train/{name}": value / trained["rows"] for name, value in trained.items() if name != "rows"}
+    record |= {f"valid/{name}": value for name, value in valid.items()}
     state.history.append(record)
     if job.module.selectable(state.epoch):
         if loss < state.best_objective:

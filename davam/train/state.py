@@ -34,6 +34,17 @@ class TrainState:
     finished: bool = False
 
 
+def training_record(state: TrainState, objective: str) -> dict[str, Any]:
+    """What a model folder keeps of a finished training: the measure that selects, its best value and the history."""
+    return {
+        "objective": objective,
+        "best_valid": state.best_objective,
+        "best_epoch": state.best_epoch + 1,
+        "epochs": state.epoch,
+        "history": state.history,
+    }
+
+
 def save_state(folder: Path, state: TrainState, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write the state, the weights and the optimizer into the folder."""
     values = {entry.name: getattr(state, entry.name) for entry in dataclasses.fields(state)}

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import yaml
 
 import davam
 from davam.cli import main
@@ -51,6 +52,23 @@ def test_a_saved_model_is_the_same_model(model: davam.TextModel, tmp_path: Path)
     again = davam.load(tmp_path)
     assert again.sample(70, seed=5) == model.sample(70, seed=5)
     assert again.score(TEXTS[:5]) == model.score(TEXTS[:5])
+    assert again.training == model.training
+    assert list(again.training) == ["stage_one", "stage_two"]
+
+
+def test_the_model_card_says_what_it_is_and_how_it_was_trained(model: davam.TextModel, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    card = (tmp_path / "README.md").read_text("utf-8")
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["library_name"] == "davam"
+    record = model.training["stage_two"]
+    assert f"`kl_nats_sum` {record['best_valid']:.4g} per validation sentence" in card
+    assert f"| codes, code dimension | 32, {model.model_config.code_dim} |" in card
+    assert "model.sample(10, seed=1).texts" in card
+    model.training, kept = {}, model.training
+    model.save(tmp_path)
+    assert "Not recorded." in (tmp_path / "README.md").read_text("utf-8")
+    model.training = kept
 
 
 def test_a_row_is_a_function_of_its_id_and_the_seed(model: davam.TextModel) -> None:

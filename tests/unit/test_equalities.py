@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -132,6 +133,20 @@ def test_evaluation_repeats_its_bits_and_moves_no_codebook() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert evaluate(job, 1, comm.workers()) == evaluate(job, 1, comm.workers())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_validation_counts_the_codes_of_every_row_once() -> None:
+    model = spread_codebook(small_davam())
+    valid = random_rows(9, seed=5)
+    measured = evaluate(job_of(model, adamw(3, 4), random_rows(20), valid), 1, comm.workers())
+    codes: list[int] = []
+    for row in range(len(valid)):
+        batch = take_slice(valid, np.array([row]), 0, 1)
+        codes += model.eval().encode(batch.tokens_BS[:, :-1], batch.length_B - 1)[0].tolist()
+    share = np.bincount(codes)[np.unique(codes)] / len(codes)
+    assert measured["codes_used"] == len(set(codes)) > 1
+    assert measured["code_perplexity"] == pytest.approx(np.exp(-(share * np.log(share)).sum()))
+    assert "codes_used" not in evaluate(job_of(model, adamw(3, 4), valid, valid), 0, comm.workers())
 
 
 class Stop(Exception):

@@ -1,4 +1,5 @@
-"""The same code on object storage: a fake S3 server over HTTP."""
+"""The same code on object storage, a fake S3 server over HTTP; and what differs there: no folders, names that are
+URIs, and buckets that are not there."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,15 +12,25 @@ from moto.server import ThreadedMotoServer
 
 from davam.data import fs, source
 from davam.data.artifacts import Store, fingerprint, localize
+from davam.errors import ArtifactError, DataError
+
+BUCKET = "corpora"
+ROOT = f"s3://{BUCKET}"
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ENDPOINT_URL": server,
         "AWS_ACCESS_KEY_ID": "k",
         "AWS_SECRET_ACCESS_KEY": "s",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -29,20 +40,73 @@ def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="corpora")
-    yield "s3://corpora"
-    server.stop()
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    yield
+    emptied = boto3.resource("s3").Bucket(BUCKET)
+    emptied.objects.all().delete()
+    emptied.delete()
 
 
-def test_files_sources_and_artifacts(bucket: str) -> None:
-    fs.write_bytes_atomic(f"{bucket}/in/a.txt", b"one two\nthree\n")
-    fs.write_bytes_atomic(f"{bucket}/in/b.txt", b"four\n")
-    assert fs.list_files(f"{bucket}/in") == [("a.txt", 14), ("b.txt", 5)]
-    chunks = source.plan_chunks({"train": f"{bucket}/in"}, "auto", "text", chunk_bytes=4)
+def keys() -> list[str]:
+    """The keys of all objects, markers included."""
+    return [entry["Key"] for entry in boto3.client("s3").list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+
+
+def test_an_uploaded_folder_is_its_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "model" / "sub").mkdir(parents=True)
+    (tmp_path / "model" / "c.json").write_text("{}")
+    (tmp_path / "model" / "sub" / "w.bin").write_bytes(b"123")
+    fs.upload_folder(str(tmp_path / "model"), f"{ROOT}/x/y")
+    assert keys() == ["x/y/c.json", "x/y/sub/w.bin"]
+    assert fs.read_bytes(f"{ROOT}/x/y/sub/w.bin") == b"123"
+    fs.delete_folder(f"{ROOT}/x/y")
+    assert fs.list_files(ROOT) == []
+
+
+def test_a_store_is_probed_without_markers() -> None:
+    Store(f"{ROOT}/deep/store").probe_writable()
+    assert not [key for key in keys() if key.endswith("/")]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("in", ["a b.txt", "c.txt", "sub/d.txt"]),
+        ("in/*.txt", ["a b.txt", "c.txt"]),
+        ("in/?.txt", ["c.txt"]),
+        ("in/[c].txt", ["c.txt"]),
+        ("in/**/*.txt", ["a b.txt", "c.txt", "sub/d.txt"]),
+        ("in/a b.txt", ["a b.txt"]),
+    ],
+)
+def test_sources_by_any_pattern(pattern: str, names: list[str]) -> None:
+    for name in ("a b.txt", "c.txt", "sub/d.txt", "_skip.txt"):
+        fs.write_bytes_atomic(f"{ROOT}/in/{name}", f"{name}\n".encode())
+    chunks = source.plan_chunks({"train": f"{ROOT}/{pattern}"}, "auto", "text")
+    assert [chunk.uri for chunk in chunks] == [f"{ROOT}/in/{name}" for name in names if name != "_skip.txt"]
+    rows = [row["text"] for chunk in chunks for batch in source.read_chunk(chunk, "text") for row in batch.to_pylist()]
+    assert rows == names
+
+
+def test_a_bucket_that_is_not_there() -> None:
+    with pytest.raises(
+        ArtifactError, match=r"^cannot write s3://no-such-bucket/store/\.probe: .*choose another --store"
+    ):
+        Store("s3://no-such-bucket/store").probe_writable()
+    assert Store("s3://no-such-bucket/store").find("codes", "0" * 64) is None
+    with pytest.raises(DataError, match=r"^s3://no-such-bucket/x: no such file, folder or glob; check data\.root"):
+        source.expand("s3://no-such-bucket/x")
+
+
+def test_files_sources_and_artifacts() -> None:
+    fs.write_bytes_atomic(f"{ROOT}/in/a.txt", b"one two\nthree\n")
+    fs.write_bytes_atomic(f"{ROOT}/in/b.txt", b"four\n")
+    assert fs.list_files(f"{ROOT}/in") == [("a.txt", 14), ("b.txt", 5)]
+    chunks = source.plan_chunks({"train": f"{ROOT}/in"}, "auto", "text", chunk_bytes=4)
     rows = [row["text"] for chunk in chunks for batch in source.read_chunk(chunk, "text") for row in batch.to_pylist()]
     assert rows == ["one two", "three", "four"]
 
-    store = Store(f"{bucket}/store")
+    store = Store(f"{ROOT}/store")
     store.probe_writable()
     identity = fingerprint("codes", 1, {}, {})
     attempt = store.new_attempt("codes", identity)
@@ -62,5 +126,4 @@ def test_files_sources_and_artifacts(bucket: str) -> None:
     assert store.read_table(manifest, "codes/1", split="test")["codes"].to_pylist() == [[3]]
     folder = localize(store.artifact_uri("codes", identity))
     assert pq.read_table(folder / "split=test" / "part.parquet", partitioning=None).num_rows == 1
-    keys = [entry["Key"] for entry in boto3.client("s3").list_objects_v2(Bucket="corpora")["Contents"]]
-    assert not [key for key in keys if key.endswith("/")], "no directory markers"
+    assert not [key for key in keys() if key.endswith("/")], "no directory markers"
