@@ -58,7 +58,7 @@ def export(task: Any, module: Trainable) -> TextModel:
     return model
 
 
-STAGE_ONE = Stage("stage_one", 1, (TOKENS,), uses, build)
+STAGE_ONE = Stage("stage_one", 2, (TOKENS,), uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(STAGE_ONE))
