@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import ray
@@ -66,7 +67,7 @@ def render(what: str, values: dict[str, float], total: float, unit: str, rate_pe
     """The line: what, how far, rate and time left where the rate is known (not 0), and the shown values."""
     done = values.get("done", 0.0)
     rate = f"{rate_per_s:,.1f} {unit}/s" if rate_per_s > 0 else ""
-    left = f"{(total - done) / rate_per_s:.0f} s left" if rate_per_s > 0 and done < total else ""
+    left = f"{timedelta(seconds=round((total - done) / rate_per_s))} left" if rate_per_s > 0 and done < total else ""
     shown = "  ".join(
         f"{name.removeprefix('show:')} {value:.4g}" for name, value in values.items() if name.startswith("show:")
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_full import run
+from tests.e2e.test_full import SMALL, run
 
 FILES = ("--preset", "recommended", "data.kind=files")
 
@@ -62,3 +62,18 @@ def test_too_few_sentences_and_dropped_rows(tmp_path: Path) -> None:
     done = run("--store", str(tmp_path / "store"), *FILES, f"data.train={tmp_path}/few.txt", "data.valid_share=0.4")
     expect(done, 2, "training sentences for 512 codes: every code needs several; add text, or set model.codebook_size=")
     assert "dropped 2 blank rows and 1 rows longer than data.max_tokens" in done.stderr
+
+
+def test_a_training_that_diverges(tmp_path: Path) -> None:
+    done = run("--store", str(tmp_path), "--workers", "2", *SMALL, "stage_one.optimizer.lr=1e30")
+    expect(done, 1, "training diverged at epoch 0, step", "the gradient norm is", "lower the optimizer's lr")
+    assert [path.parts[-3] for path in tmp_path.glob("artifacts/*/*/manifest.json")] == ["tokens"]
+
+
+def test_one_sentence_and_a_vocabulary_that_is_all_unknown(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("a single sentence\n")
+    done = run("--store", str(tmp_path / "store"), *FILES, f"data.train={tmp_path}/one.txt")
+    expect(done, 2, "1 training sentences for 512 codes: every code needs several; add text")
+    (tmp_path / "rare.txt").write_text("\n".join(f"w{i} v{i}" for i in range(50)))
+    done = run("--store", str(tmp_path / "store"), *FILES, f"data.train={tmp_path}/rare.txt", "tokenizer.min_count=2")
+    expect(done, 2, "every word would be <unk>: none occurs 2 times", "lower tokenizer.min_count, or add text")

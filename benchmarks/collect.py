@@ -1,0 +1,61 @@
+"""The measures of a finished run, for the record beside RESULTS.md:
+
+python benchmarks/collect.py davam_store/runs/0123456789ab > results/name.json
+"""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from davam.data import fs
+from davam.data.artifacts import Manifest, Store
+from davam.errors import ArtifactError, DavamError
+
+
+def main() -> int:
+    """Prints one JSON object; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="a run's folder or URI: STORE/runs/ID")
+    try:
+        print(json.dumps(collect(parser.parse_args().run.rstrip("/")), indent=1, sort_keys=True))
+        return 0
+    except DavamError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def collect(run_uri: str) -> dict[str, Any]:
+    """Measures, seconds and training history by stage, and versions; nothing that names a machine or a folder.
+
+    Raises ArtifactError when an artifact of the run is gone.
+    """
+    run = json.loads(fs.read_bytes(fs.join(run_uri, "run.json")))
+    store = Store(run_uri.rsplit("/runs/", 1)[0])
+    manifests = {stage: _manifest(store, stage, identity) for stage, identity in run["inputs"].items()}
+    return {
+        "recipe": {name: value for name, value in run["recipe"].items() if name != "data"},
+        "metrics": manifests["evaluate"].metrics,
+        "wall_s": {stage: manifest.provenance["wall_s"] for stage, manifest in manifests.items()},
+        "training": _training(store, manifests["stage_two"]),
+        "versions": manifests["evaluate"].provenance["versions"],
+        "commit": manifests["evaluate"].provenance["git"],
+        "created_utc": run["created_utc"],
+    }
+
+
+def _manifest(store: Store, stage: str, identity: str) -> Manifest:
+    manifest = store.find(stage, identity)
+    if manifest is None:
+        raise ArtifactError(f"{store.artifact_uri(stage, identity)} is gone; run the pipeline again")
+    return manifest
+
+
+def _training(store: Store, model: Manifest) -> dict[str, Any]:
+    uri = next(uri for uri in store.file_uris(model) if uri.endswith("/metrics.json"))
+    training: dict[str, Any] = json.loads(fs.read_bytes(uri))
+    return training
+
+
+if __name__ == "__main__":
+    sys.exit(main())

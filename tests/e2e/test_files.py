@@ -1,0 +1,61 @@
+"""A user's own corpus on object storage, as JSONL with a byte-level vocabulary, into a store on object storage."""
+
+import json
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+import davam
+from davam.data import fs, grammar, source
+from davam.data.artifacts import Store
+from tests.e2e.test_full import STAGES, actions, run
+
+BUCKET = "s3://corpora"
+TEXTS = [
+    f"{text.capitalize()}  (no. {i}): «Ünïcode» 🙂" for i, text in enumerate(grammar.sample_sentences(900, seed=4))
+]
+ARGUMENTS = [
+    *("--preset", "recommended,tiny,brief", "--workers", "2", "--store", f"{BUCKET}/store"),
+    *("data.kind=files", f"data.train={BUCKET}/in/*.jsonl", "data.text_column=body", "data.max_tokens=100"),
+    *("tokenizer.kind=bpe", "tokenizer.vocab_size=600", "model.codebook_size=64", "model.hidden_dim=64"),
+    *("prior.hidden_dim=64", "stage_one.epochs=2", "stage_two.epochs=1", "samples.rows=20"),
+]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[None]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="corpora")
+        yield
+    server.stop()
+
+
+def test_jsonl_from_and_to_object_storage(bucket: None) -> None:
+    lines = [json.dumps({"body": text, "n": 1}, ensure_ascii=bool(i % 2)) for i, text in enumerate(TEXTS)]
+    fs.write_bytes_atomic(f"{BUCKET}/in/a.jsonl", "\n".join(lines[:500]).encode())
+    fs.write_bytes_atomic(f"{BUCKET}/in/b.jsonl", "\n".join([*lines[500:], "", ""]).encode())
+    built = run(*ARGUMENTS)
+    assert built.returncode == 0, built.stderr
+    assert "dropped 1 blank rows and 0 rows longer than data.max_tokens" in built.stderr
+    store = Store(f"{BUCKET}/store")
+    tokens = store.list_stage("tokens")[0]
+    for split in source.SPLITS:
+        rows = store.read_table(tokens, "tokens/1", split=split)["text"].to_pylist()
+        assert sorted(rows) == sorted(text for text in TEXTS if source.split_by_hash(text, 0.05, 0.05) == split) != []
+    model = davam.load(store.artifact_uri("stage_two", store.list_stage("stage_two")[0].fingerprint))
+    assert model.tokenizer.decode(model.tokenizer.encode(TEXTS)) == TEXTS
+    assert model.sample(3).texts == built.stdout.splitlines()[:3]
+    again = run(*ARGUMENTS)
+    assert actions(again.stderr) == dict.fromkeys(STAGES, "skip")

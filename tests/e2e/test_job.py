@@ -1,0 +1,68 @@
+"""The way clusters are used: a running head, a submitted job, its log and its exit code."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from davam.data.artifacts import Store
+from tests.e2e.test_full import ROOT, SMALL, STAGES, actions
+
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> Iterator[str]:
+    """The address of a head with two CPUs and ports of its own."""
+    port = free_port()
+    command = [str(BIN / "ray"), "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=3"]
+    command += [f"--dashboard-port={port}", f"--ray-client-server-port={free_port()}"]
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.5)
+    yield f"http://127.0.0.1:{port}"
+    head.send_signal(signal.SIGTERM)
+    head.wait(timeout=60)
+
+
+def submit(dashboard: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The finished submission."""
+    command = [str(BIN / "ray"), "job", "submit", "--address", dashboard, "--working-dir", ".", "--"]
+    command += ["python", "pipelines/full.py", *arguments]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {"NO_COLOR": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_job_does_the_same_and_passes_its_exit_code_on(dashboard: str, tmp_path: Path) -> None:
+    done = submit(dashboard, "--store", str(tmp_path), "--workers", "2", *SMALL)
+    assert done.returncode == 0, done.stdout
+    assert actions(done.stdout) == dict.fromkeys(STAGES, "build")
+    assert "ppl_bound" in done.stdout
+    assert not re.search(r"Traceback|WARNING.*ray|\x1b\[K", done.stdout), done.stdout
+    assert Store(str(tmp_path)).list_stage("report")
+    again = submit(dashboard, "--store", str(tmp_path), "--workers", "2", *SMALL)
+    assert actions(again.stdout) == dict.fromkeys(STAGES, "skip")
+    wrong = submit(dashboard, "--store", str(tmp_path), "model.codebok_size=9")
+    assert wrong.returncode != 0
+    assert "error: model.codebok_size: unknown key; did you mean codebook_size?" in wrong.stdout
