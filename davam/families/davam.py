@@ -1,7 +1,7 @@
 """DAVAM: every token's state becomes one of K codes, and a decoder that attends to the codes rebuilds the text.
 
-Legend: B rows, T words (source positions), S = T+1 target positions (words and </s>), N flat positions, E embedding,
-H hidden, D code dim, C decoder features, K codes, V words.
+Legend: B rows, T words (source positions), S = T+1 target positions (words and </s>), N flat positions, A unfinished rows,
+E embedding, H hidden, D code dim, C decoder features, K codes, V words.
 """
 
 import math
@@ -23,7 +23,7 @@ from davam.nn.backbones import EncoderKind, build_encoder
 from davam.nn.codebook import Codebook, CodeStats
 from davam.nn.decoder import FeedDecoder, ParallelDecoder
 from davam.nn.noise import RowNoise, Stream, generator
-from davam.nn.output import OutputLayer
+from davam.nn.output import OutputLayer, padded_rows
 from davam.objectives import commit_weight
 
 STATES_PER_CODE = 64  # warm-up states that k-means sees, at least, where the corpus has them
@@ -244,11 +244,15 @@ class Davam(Trainable):
         state = self.decoder.start(rows, memory.quant_BTD)
         for step in range(widest):
             feature_BC, state = self.decoder.step(self.decoder_embedding(word_B), step, memory, state)
+            # The output layer is most of the work, so it is computed for the unfinished rows alone.
+            alive = alive_B.nonzero().squeeze(1)
+            chosen = padded_rows(alive)
             if uniform_BS2 is None:
-                word_B, step_nats_B = self.output.greedy(feature_BC)
+                word_A, step_nats_A = self.output.greedy(feature_BC[chosen])
             else:
-                word_B, step_nats_B = self.output.sample(feature_BC, uniform_BS2[:, step], temperature)
-            nats_B += step_nats_B * alive_B
+                word_A, step_nats_A = self.output.sample(feature_BC[chosen], uniform_BS2[chosen, step], temperature)
+            word_B = word_B.index_copy(0, alive, word_A[: len(alive)])
+            nats_B.index_add_(0, alive, step_nats_A[: len(alive)])
             tokens_BS[:, step] = word_B * alive_B
             count_B += alive_B
             alive_B = alive_B & (word_B != EOS_ID)

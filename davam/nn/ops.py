@@ -61,10 +61,12 @@ def inverse_cdf(logits_BK: Tensor, uniform_B: Tensor, temperature: float = 1.0) 
 
     A row's draw depends on its own logits and its own uniform number alone.
     """
-    cdf_BK = torch.softmax(logits_BK.float() / temperature, dim=-1).cumsum(-1)
-    draw_B1 = torch.searchsorted(cdf_BK, uniform_B[:, None] * cdf_BK[:, -1:], right=True)
+    logits_BK = logits_BK.float() if temperature == 1.0 else logits_BK.float() / temperature
+    cdf_BK = torch.softmax(logits_BK, dim=-1).cumsum(-1)
+    total_B1 = cdf_BK[:, -1:].contiguous()
+    draw_B1 = torch.searchsorted(cdf_BK, uniform_B[:, None] * total_B1, right=True)
     # Rounding at the upper end must not select a code of probability zero.
-    last_B1 = (cdf_BK < cdf_BK[:, -1:]).sum(-1, keepdim=True)
+    last_B1 = torch.searchsorted(cdf_BK, total_B1)
     return torch.minimum(draw_B1, last_B1).squeeze(1)
 
 

@@ -180,8 +180,12 @@ class OutputLayer(nn.Module):
     def _tail_log_probs(self, h_BC: Tensor, rare: Tensor) -> Tensor:
         """ln p(word | rare) of the chosen rows, logp_RM."""
         assert self.tail is not None
-        padded = F.pad(rare, (0, -len(rare) % ROW_MULTIPLE))
-        return self.tail.logits(h_BC[padded])[: len(rare)].log_softmax(-1)
+        return self.tail.logits(h_BC[padded_rows(rare)])[: len(rare)].log_softmax(-1)
+
+
+def padded_rows(rows: Tensor) -> Tensor:
+    """Row numbers filled up with row 0 to a multiple at which products round each row the same way in any company."""
+    return F.pad(rows, (0, -len(rows) % ROW_MULTIPLE))
 
 
 def _draw(logp_BM: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
