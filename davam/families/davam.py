@@ -1,7 +1,7 @@
 """DAVAM: every token's state becomes one of K codes, and a decoder that attends to the codes rebuilds the text.
 
-Legend: B rows, T words (source positions), S = T+1 target positions (words and </s>), N flat positions, A unfinished rows,
-E embedding, H hidden, D code dim, C decoder features, K codes, V words.
+Legend: B rows, T words (source positions), S = T+1 target positions (words and </s>), N flat positions, A unfinished
+rows, E embedding, H hidden, D code dim, C decoder features, K codes, V words.
 """
 
 import math
