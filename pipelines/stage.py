@@ -21,10 +21,6 @@ from davam.recipe import Execution, Recipe, load_recipe
 DEFAULT_PRESETS = "recommended,tiny,brief"
 
 
-class Terminated(SystemExit):
-    """SIGTERM arrived."""
-
-
 @dataclass(frozen=True)
 class Built:
     """What a stage reports about its output: counts of rows and the like, and measures."""
@@ -136,8 +132,8 @@ def program(
     """Parses the arguments, acts, and turns every error that is meant for a user into one message and exit code."""
     _stop_cleanly_on_sigterm()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser(name).parse_args(given)
     try:
-        options = _parser(name).parse_args(given)
         run = open_run(options, given)
         if options.dry_run:
             print("\n".join(explain(stages, run)))
@@ -147,9 +143,9 @@ def program(
     except DavamError as error:
         _say(f"error: {error}")
         return error.exit_code
-    except (KeyboardInterrupt, Terminated) as stop:
+    except (KeyboardInterrupt, SystemExit):  # Ray Train turns Ctrl-C into the latter
         _say("stopped; the same command goes on from the last checkpoint")
-        return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+        return 128 + (_terminated or signal.SIGINT)
 
 
 def open_run(options: argparse.Namespace, given: Sequence[str]) -> Run:
@@ -204,9 +200,14 @@ def _why(stage: Stage, run: Run) -> str:
     return explain_change(latest, stage.uses(run.recipe), stage.inputs(run.recipe))
 
 
+_terminated: int = 0  # the signal, once it came: exceptions lose their arguments on their way through Ray
+
+
 def _stop_cleanly_on_sigterm() -> None:
     def stop(number: int, frame: object) -> None:
-        raise Terminated
+        global _terminated
+        _terminated = number
+        raise KeyboardInterrupt  # what Ray lets through
 
     signal.signal(signal.SIGTERM, stop)
 
