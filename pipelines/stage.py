@@ -5,6 +5,7 @@ fingerprints of its inputs. A stage whose manifest is there is skipped.
 """
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -14,10 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from davam import config
+from davam.data import fs
 from davam.data.artifacts import Attempt, Manifest, Store, explain_change, fingerprint, provenance, short
 from davam.errors import ArtifactError, DavamError
 from davam.recipe import Execution, Recipe, load_recipe
 
+SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in the environment of every submitted job's driver
 DEFAULT_PRESETS = "recommended,tiny,brief"
 
 
@@ -182,8 +185,10 @@ def _parser(name: str) -> argparse.ArgumentParser:
 
 
 def _absolute(store: str) -> str:
-    from davam.data import fs
-
+    """The store's absolute form. A submitted job runs in a temporary copy of its folder, which would take a relative
+    store with it, so there the store is below the home folder."""
+    if SUBMITTED in os.environ and "://" not in store:
+        store = os.path.join(os.path.expanduser("~"), store)
     return fs.absolute(store)
 
 

@@ -2,11 +2,13 @@
 
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from davam.data.artifacts import Store
 from tests.e2e.test_full import ROOT, SMALL, STAGES, actions
 
 BIN = Path(sys.executable).parent
+AUTH = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def free_port() -> int:
@@ -25,21 +28,29 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def answers(url: str) -> bool:
+    """Whether the server is up."""
+    try:
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {AUTH['RAY_AUTH_TOKEN']}"})
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
 @pytest.fixture(scope="module")
 def dashboard() -> Iterator[str]:
-    """The address of a head with two CPUs and ports of its own."""
+    """The address of a head with three CPUs and ports of its own."""
     port = free_port()
     command = [str(BIN / "ray"), "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=3"]
     command += [f"--dashboard-port={port}", f"--ray-client-server-port={free_port()}"]
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    environment = {**os.environ, **AUTH, "PATH": f"{BIN}:{os.environ['PATH']}"}
     head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
+    while not answers(f"{address}/api/version") and time.monotonic() < deadline:
         time.sleep(0.5)
-    yield f"http://127.0.0.1:{port}"
+    yield address
     head.send_signal(signal.SIGTERM)
     head.wait(timeout=60)
 
@@ -48,7 +59,8 @@ def submit(dashboard: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The finished submission."""
     command = [str(BIN / "ray"), "job", "submit", "--address", dashboard, "--working-dir", ".", "--"]
     command += ["python", "pipelines/full.py", *arguments]
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {"NO_COLOR": "1"}
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    environment |= {**AUTH, "NO_COLOR": "1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
 
 
@@ -56,7 +68,7 @@ def submit(dashboard: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(600)
 def test_a_job_does_the_same_and_passes_its_exit_code_on(dashboard: str, tmp_path: Path) -> None:
     done = submit(dashboard, "--store", str(tmp_path), "--workers", "2", *SMALL)
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
     assert actions(done.stdout) == dict.fromkeys(STAGES, "build")
     assert "ppl_bound" in done.stdout
     assert not re.search(r"Traceback|WARNING.*ray|\x1b\[K", done.stdout), done.stdout
