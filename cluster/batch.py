@@ -13,6 +13,7 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy, Dataset
 
+from cluster.session import actor_cpus, most_resources
 from davam import api
 from davam.data import fs
 from davam.data.schemas import SCHEMAS
@@ -98,7 +99,8 @@ def committed_rows(parts: list[tuple[str, str]], rows_per_block: int) -> Dataset
 
 def map_model(rows: Dataset, actor: type, arguments: dict[str, Any], execution: Execution, batch_rows: int) -> Dataset:
     """The rows mapped by a fixed pool of actors, one per worker."""
-    resources: dict[str, Any] = {"num_gpus": 1} if execution.gpu else {"num_cpus": execution.cpus_per_worker}
+    cpus = actor_cpus(execution, most_resources())
+    resources: dict[str, Any] = {"num_gpus": 1} if execution.gpu else {"num_cpus": cpus}
     return rows.map_batches(
         actor,
         fn_constructor_kwargs={**arguments, "gpu": execution.gpu},

@@ -46,7 +46,7 @@ def connect(execution: Execution) -> None:
         elif execution.workers * execution.cpus_per_worker > (os.cpu_count() or 1):
             raise ClusterError(_too_many(execution, float(os.cpu_count() or 1), "this machine"))
         _start(address)
-    check_resources(execution, _most_resources())
+    check_resources(execution, most_resources())
 
 
 def check_resources(execution: Execution, resources: Mapping[str, float]) -> None:
@@ -58,6 +58,21 @@ def check_resources(execution: Execution, resources: Mapping[str, float]) -> Non
         )
     if execution.workers * execution.cpus_per_worker > resources.get("CPU", 0):
         raise ClusterError(_too_many(execution, resources.get("CPU", 0), "the cluster"))
+
+
+def most_resources() -> dict[str, float]:
+    """What the cluster has now or, where it scales, the most that its configuration allows."""
+    from ray._private.state import state as global_state
+
+    now = dict(ray.cluster_resources())
+    most = global_state.get_max_resources_from_cluster_config() or {}
+    return {name: max(now.get(name, 0), most.get(name, 0)) for name in now.keys() | most.keys()}
+
+
+def actor_cpus(execution: Execution, resources: Mapping[str, float]) -> float:
+    """CPUs that each of a pool's actors takes: its share, less what leaves one CPU for the tasks that read and write.
+    Ray Data would otherwise wait for ever on a cluster that the actors fill."""
+    return min(execution.cpus_per_worker, max(0.0, (resources.get("CPU", 0) - 1) / execution.workers))
 
 
 def unique_name(prefix: str) -> str:
@@ -86,15 +101,6 @@ def _start(address: str | None) -> None:
         logging_level=logging.ERROR,
         runtime_env={"env_vars": env_vars},
     )
-
-
-def _most_resources() -> dict[str, float]:
-    """What the cluster has now or, where it scales, the most that its configuration allows."""
-    from ray._private.state import state as global_state
-
-    now = dict(ray.cluster_resources())
-    most = global_state.get_max_resources_from_cluster_config() or {}
-    return {name: max(now.get(name, 0), most.get(name, 0)) for name in now.keys() | most.keys()}
 
 
 def _check_reachable(address: str) -> None:

@@ -40,9 +40,9 @@ def answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def dashboard() -> Iterator[str]:
-    """The address of a head with three CPUs and ports of its own."""
+    """The address of a head with two CPUs, all of them for the two workers, and ports of its own."""
     port = free_port()
-    command = [str(BIN / "ray"), "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=3"]
+    command = [str(BIN / "ray"), "start", "--head", "--block", f"--port={free_port()}", "--num-cpus=2"]
     command += [f"--dashboard-port={port}", f"--ray-client-server-port={free_port()}"]
     environment = {**os.environ, **AUTH, "PATH": f"{BIN}:{os.environ['PATH']}"}
     head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
