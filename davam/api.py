@@ -213,7 +213,7 @@ class TextModel:
         return Scores(list(ids), list(texts), lengths, lengths, rec.tolist(), kl.tolist(), rebuilt, matched)
 
     def save(self, path: str | Path) -> None:
-        """Write the model folder: config, weights, tokenizer, generation settings, metrics and model card."""
+        """Write the model folder: config, weights, tokenizer, metrics and model card."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(folder)
@@ -228,7 +228,6 @@ class TextModel:
             "prior": None if self.prior_config is None else self.prior_config.model_dump(mode="json"),
         }
         _write_json(folder / "config.json", config)
-        _write_json(folder / "generation_config.json", {"temperature": 1.0, "max_tokens": self.max_tokens, "seed": 0})
         _write_json(folder / "metrics.json", self.training)
         weights = {name: value.contiguous().cpu() for name, value in self._weights().items()}
         parameters = sum(value.numel() for value in weights.values())

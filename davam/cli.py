@@ -35,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+def print_lines(texts: Sequence[str]) -> None:
+    """Each text on a line of its own, line ends inside it written as `\\n` and `\\r`."""
+    for text in texts:
+        print(text.replace("\r", "\\r").replace("\n", "\\n"))
+
+
 def sample(options: argparse.Namespace) -> None:
     """New sentences."""
     model = api.load(options.model, options.device)
@@ -42,7 +48,7 @@ def sample(options: argparse.Namespace) -> None:
     if options.out:
         pq.write_table(samples.table(), options.out, compression="zstd")
     else:
-        print(*samples.texts, sep="\n")
+        print_lines(samples.texts)
 
 
 def encode(options: argparse.Namespace) -> None:
@@ -53,12 +59,12 @@ def encode(options: argparse.Namespace) -> None:
 
 def decode(options: argparse.Namespace) -> None:
     """Texts of code sequences, one JSON list a line."""
-    print(*api.load(options.model, options.device).decode([_codes(line) for line in _texts(options)]), sep="\n")
+    print_lines(api.load(options.model, options.device).decode([_codes(line) for line in _texts(options)]))
 
 
 def reconstruct(options: argparse.Namespace) -> None:
     """Each text encoded and decoded again."""
-    print(*api.load(options.model, options.device).reconstruct(_texts(options)), sep="\n")
+    print_lines(api.load(options.model, options.device).reconstruct(_texts(options)))
 
 
 def score(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ ray job submit --working-dir . -- python pipelines/full.py --store s3://bucket/d
 import shlex
 import sys
 
+from davam.cli import print_lines
 from pipelines.codes import CODES
 from pipelines.evaluate import EVALUATE
 from pipelines.report import REPORT
@@ -29,7 +30,8 @@ def full(run: Run) -> None:
         built["report"], {"model_uri": model_uri, "report_uri": report_uri, "recipe": run.recipe.plain()}
     )
     samples = run.store.read_table(built["samples"], "samples/1").sort_by("id")
-    print(*samples["text"].to_pylist()[:SAMPLES_SHOWN], sep="\n", end="\n\n")
+    print_lines(samples["text"].to_pylist()[:SAMPLES_SHOWN])
+    print()
     for name, value in sorted(built["evaluate"].metrics.items()):
         print(f"{name} {value:.6g}")
     print(f"\nmodel  {model_uri}\nreport {report_uri}")

@@ -1,9 +1,7 @@
-"""Fixtures shared by all tests: one thread, reproducible property tests, one local Ray for a session."""
+"""Fixtures shared by all tests: one thread, reproducible property tests."""
 
 import os
-from collections.abc import Iterator
 
-import pytest
 import torch
 from hypothesis import settings
 
@@ -15,13 +13,3 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 torch.set_num_threads(1)
 settings.register_profile("davam", deadline=None, derandomize=bool(os.environ.get("CI")), max_examples=50)
 settings.load_profile("davam")
-
-
-@pytest.fixture(scope="session")
-def ray_local() -> Iterator[None]:
-    """A local Ray of three logical CPUs: two workers, and one for Ray Data's own tasks."""
-    import ray
-
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()

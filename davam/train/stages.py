@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
-
 from davam.data.batches import Batch, Rows
 from davam.errors import DataError
 from davam.families import build_family
@@ -55,8 +53,6 @@ def build_job(
     return Job(module, call, train, valid, config, recipe.seed)
 
 
-def place(module: Trainable, gpu: bool) -> torch.device:
-    """Moves the module to the worker's GPU, or leaves it on the CPU, and says where it is."""
-    device = torch.device("cuda" if gpu else "cpu")
-    module.to(device)
-    return device
+def place(module: Trainable, gpu: bool) -> None:
+    """Moves the module to the worker's GPU, or leaves it on the CPU."""
+    module.to("cuda" if gpu else "cpu")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from davam.families.base import Trainable
@@ -52,7 +52,7 @@ def worker(rank: int, folder: str, stage: str, config: TrainConfig) -> None:
     ids=["stage_one-adamw", "stage_one-sgd", "stage_two"],
 )
 def test_two_workers_equal_one(tmp_path: Path, stage: str, config: TrainConfig) -> None:
-    mp.spawn(worker, args=(str(tmp_path), stage, config), nprocs=2)
+    spawn(worker, args=(str(tmp_path), stage, config), nprocs=2)
     (first, history), (second, _) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     alone, alone_history = trained(stage, config, parallel=False)
     for name, value in alone.items():

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 import davam
-from davam.cli import main
+from davam.cli import main, print_lines
 from davam.data import grammar
 from davam.data.batches import Rows, take_slice
 from davam.data.schemas import SCHEMAS, check
@@ -42,7 +42,6 @@ def test_a_saved_model_is_the_same_model(model: davam.TextModel, tmp_path: Path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
         "config.json",
-        "generation_config.json",
         "metrics.json",
         "model.safetensors",
         "README.md",
@@ -179,3 +178,8 @@ def test_the_command_line(model: davam.TextModel, tmp_path: Path, capsys: pytest
     assert "'three': code sequences are JSON lists of integers" in capsys.readouterr().err
     assert main(["show", str(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out)["model_type"] == "davam"
+
+
+def test_a_text_is_printed_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_lines(["one", "two\r\nlines"])
+    assert capsys.readouterr().out == "one\ntwo\\r\\nlines\n"

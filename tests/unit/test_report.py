@@ -6,6 +6,7 @@ import math
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
+from typing import Any
 
 import matplotlib
 import pytest
@@ -13,11 +14,12 @@ import pytest
 from davam.evaluate.report import Curve, Figure, Reconstruction, Report, Sample, StageRow, render, to_json
 
 HOSTILE = '<script>alert("1")</script> & <b>$x_$'
+Attributes = dict[str, str | None]
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
 @pytest.fixture(scope="module")
-def report():
+def report() -> Report:
     return Report(
         title="DAVAM on captions",
         subtitle="preset captions",
@@ -53,54 +55,57 @@ def report():
 
 
 @pytest.fixture(scope="module")
-def page(report):
+def page(report: Report) -> str:
     return render(report)
 
 
 class Outline(HTMLParser):
     """Checks that tags are balanced; collects the elements with their attributes, and the text."""
 
-    def __init__(self, page):
+    def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
-        self.open, self.elements, self.text = [], [], ""
+        self.open: list[str] = []
+        self.elements: list[tuple[str, Attributes]] = []
+        self.text = ""
         self.feed(page)
         self.close()
         assert not self.open, f"never closed: {self.open}"
 
-    def handle_starttag(self, tag, attributes):
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attributes)))
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         assert self.open[-1:] == [tag], f"</{tag}> closes {self.open[-1:]}"
         self.open.pop()
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if "style" not in self.open:
             self.text += data
 
-    def all(self, name):
+    def all(self, name: str) -> list[Attributes]:
         return [attributes for tag, attributes in self.elements if tag == name]
 
 
-def with_every_text(report, text):
+def with_every_text(report: Report, text: str) -> Report:
     """The report with the given text in every place that holds a text."""
 
-    def replaced(value):
+    def replaced(value: Any) -> Any:
         if isinstance(value, str):
             return text
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             fields = {field.name: replaced(getattr(value, field.name)) for field in dataclasses.fields(value)}
             return dataclasses.replace(value, **fields)
         if isinstance(value, dict):
             return {text: replaced(next(iter(value.values())))}
         return [replaced(entry) for entry in value] if isinstance(value, list) else value
 
-    return replaced(report)
+    changed: Report = replaced(report)
+    return changed
 
 
-def test_tags_are_balanced_and_ids_unique(page):
+def test_tags_are_balanced_and_ids_unique(page: str) -> None:
     outline = Outline(page)
     ids = [attributes["id"] for _, attributes in outline.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -109,7 +114,7 @@ def test_tags_are_balanced_and_ids_unique(page):
     assert set(referred) <= set(ids)
 
 
-def test_every_text_is_escaped(report):
+def test_every_text_is_escaped(report: Report) -> None:
     clean, hostile = Outline(render(report)), Outline(render(with_every_text(report, HOSTILE)))
     assert not hostile.all("script")
     assert not hostile.all("b")
@@ -117,11 +122,11 @@ def test_every_text_is_escaped(report):
     assert {tag for tag, _ in hostile.elements} <= {tag for tag, _ in clean.elements}
 
 
-def test_control_characters_do_not_break_the_charts(report):
+def test_control_characters_do_not_break_the_charts(report: Report) -> None:
     Outline(render(with_every_text(report, "a\x00\x1b\x0b\u202e")))
 
 
-def test_the_page_needs_nothing_from_outside(page):
+def test_the_page_needs_nothing_from_outside(page: str) -> None:
     assert not re.search(r"""(?:src|href|action|srcset)\s*=\s*["']?(?!\#)[^"'#\s]""", page)
     assert not re.search(r"url\((?!#)", page)
     assert "@import" not in page
@@ -130,13 +135,13 @@ def test_the_page_needs_nothing_from_outside(page):
     assert "default-src 'none'" in page
 
 
-def test_the_same_report_gives_the_same_bytes_whatever_the_users_plot_settings(report, page):
+def test_the_same_report_gives_the_same_bytes_whatever_the_users_plot_settings(report: Report, page: str) -> None:
     with matplotlib.rc_context({"font.size": 30, "axes.linewidth": 9, "xtick.direction": "in"}):
         assert render(report) == page
     assert to_json(report) == to_json(report)
 
 
-def test_all_figures_are_shown_with_their_meaning_and_the_papers_value(report, page):
+def test_all_figures_are_shown_with_their_meaning_and_the_papers_value(report: Report, page: str) -> None:
     text = Outline(page).text
     for figure in report.figures:
         assert all(part in text for part in (figure.name, figure.meaning, figure.paper or ""))
@@ -144,14 +149,14 @@ def test_all_figures_are_shown_with_their_meaning_and_the_papers_value(report, p
         assert shown in text
 
 
-def test_the_bound_and_the_papers_formula_stand_side_by_side(page):
+def test_the_bound_and_the_papers_formula_stand_side_by_side(page: str) -> None:
     cards = [" ".join(Outline(card).text.split()) for card in re.findall(r"<li.*?</li>", page.split("cards")[-1], re.S)]
     assert cards[:2] == ["ppl_bound 48.9 valid upper bound", "ppl_paper 2.401 not a bound paper: 3.52"]
     row = re.search(r'<th role="rowheader" scope="row">ppl_paper.*?</th>', page, re.S)
     assert "not a bound" in row.group()
 
 
-def test_the_order_of_the_page(page):
+def test_the_order_of_the_page(page: str) -> None:
     parts = [
         "The samples read like captions.",
         "Key figures",
@@ -166,18 +171,18 @@ def test_the_order_of_the_page(page):
     assert places == sorted(places)
 
 
-def test_texts_say_how_they_were_drawn(page):
+def test_texts_say_how_they_were_drawn(page: str) -> None:
     assert Outline(page).text.count("Drawn by fixed ids, not chosen.") == 2
 
 
-def test_words_that_were_lost_or_changed_are_marked(page):
+def test_words_that_were_lost_or_changed_are_marked(page: str) -> None:
     assert re.findall(r"<mark>(.*?)</mark>", page) == ["dog", "fast", "cat"]
     text = Outline(page).text
     assert "2 of 4 words kept" in text
     assert "identical" in text
 
 
-def test_stages_show_rows_and_time(page):
+def test_stages_show_rows_and_time(page: str) -> None:
     text = Outline(page).text
     assert all(part in text for part in ("49,199", "4.2 s", "nothing changed"))
 
@@ -193,13 +198,13 @@ def test_stages_show_rows_and_time(page):
         (None, "–"),
     ],
 )
-def test_durations(report, wall_s, shown):
+def test_durations(report: Report, wall_s: float | None, shown: str) -> None:
     row = StageRow("only", "built", "f", None, wall_s, "why")
     page = render(dataclasses.replace(report, stages=[row]))
     assert f'<td role="cell" class="num quiet">{shown}</td>' in page
 
 
-def test_charts_are_described_in_words(page):
+def test_charts_are_described_in_words(page: str) -> None:
     outline = Outline(page)
     labels = [attributes["aria-label"] for attributes in outline.all("svg")]
     assert labels == [
@@ -211,14 +216,14 @@ def test_charts_are_described_in_words(page):
     assert all(attributes["role"] == "img" for attributes in outline.all("svg"))
 
 
-def test_charts_take_their_colors_from_the_page(page):
+def test_charts_take_their_colors_from_the_page(page: str) -> None:
     charts = "".join(re.findall(r"<svg.*?</svg>", page, re.S))
     assert "var(--series-1)" in charts
     assert "currentColor" in charts
     assert set(re.findall(r"#[0-9a-f]{6}\b", charts)) == set()
 
 
-def test_semantics(page):
+def test_semantics(page: str) -> None:
     outline = Outline(page)
     assert outline.all("html") == [{"lang": "en"}]
     levels = [int(tag[1]) for tag, _ in outline.elements if re.fullmatch(r"h[1-6]", tag)]
@@ -231,19 +236,19 @@ def test_semantics(page):
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in outline.all("meta")
 
 
-def luminance(color):
+def luminance(color: str) -> float:
     channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def contrast(one, other):
+def contrast(one: str, other: str) -> float:
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-def test_contrast_meets_wcag_aa(page, theme):
+def test_contrast_meets_wcag_aa(page: str, theme: int) -> None:
     palette = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", re.findall(r":root \{(.*?)\}", page, re.S)[theme]))
     for text in ("ink", "quiet", "accent", "warn"):
         for ground in ("paper", "panel", "warn-panel"):
@@ -253,7 +258,7 @@ def test_contrast_meets_wcag_aa(page, theme):
         assert contrast(palette[series], palette["paper"]) >= 3, series
 
 
-def test_an_empty_report_is_still_a_page():
+def test_an_empty_report_is_still_a_page() -> None:
     empty = Report("t", "s", "2026-01-01T00:00:00Z", "v", [], [], [], [], [], [], {}, [], {}, "", "")
     page = render(empty)
     assert not Outline(page).all("svg")
@@ -264,27 +269,27 @@ def test_an_empty_report_is_still_a_page():
 
 
 @pytest.mark.parametrize("series", [{}, {"train": []}, {"train": [(1, math.nan), (math.inf, 2)]}])
-def test_empty_curves_are_named_as_such(report, series):
+def test_empty_curves_are_named_as_such(report: Report, series: dict[str, list[tuple[float, float]]]) -> None:
     page = render(dataclasses.replace(report, curves=[Curve("Rec of run", "epoch", "nats", series)]))
     assert "Rec of run" in page
     assert "No points were recorded." in page
 
 
 @pytest.mark.parametrize("points", [[(1, 2.0)], [(x, 5.0) for x in range(30)], [(0.1, 1e9), (0.2, 1e-9)]])
-def test_odd_curves_are_drawn(report, points):
+def test_odd_curves_are_drawn(report: Report, points: list[tuple[float, float]]) -> None:
     many = {f"run {index}": points for index in range(9)}
     page = render(dataclasses.replace(report, curves=[Curve("Rec", "epoch", "nats", many)]))
     assert "run 8 ends at" in page
     assert len(Outline(page).all("svg")) == 3
 
 
-def test_lengths_of_long_documents_are_binned(report):
+def test_lengths_of_long_documents_are_binned(report: Report) -> None:
     page = render(dataclasses.replace(report, lengths={"real": [1, 100_000], "sampled": [7]}))
     assert "real: mean 50000.5 words" in page
     assert len(page) < 200_000
 
 
-def test_the_json_twin_holds_everything(report):
+def test_the_json_twin_holds_everything(report: Report) -> None:
     twin = json.loads(to_json(report))
     assert [Figure(**figure) for figure in twin["figures"]][:4] == report.figures[:4]
     assert twin["figures"][4]["value"] == "inf"
