@@ -20,11 +20,12 @@ class Positions(nn.Module):
 
     def __init__(self, enabled: bool, rows: int, dim: int) -> None:
         super().__init__()
-        self.table_TD = nn.Parameter(torch.zeros(rows if enabled else 0, dim))
+        # None rather than empty: DDP waits for the gradient of every parameter that there is.
+        self.table_TD = nn.Parameter(torch.zeros(rows, dim)) if enabled else None
 
     def add_to(self, x_BTD: Tensor, start: int = 0) -> Tensor:
         """The input plus the rows of positions start, start+1, ..."""
-        if not len(self.table_TD):
+        if self.table_TD is None:
             return x_BTD
         return x_BTD + self.table_TD[start : start + x_BTD.shape[1]]
 
@@ -46,7 +47,7 @@ class AdditiveAttention(nn.Module):
     def context(self, h_BH: Tensor, step: int, key_BTA: Tensor, quant_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """c_i of decoding step i from the previous state, context_BD."""
         query_BA = self.query(h_BH)
-        if len(self.positions.table_TD):
+        if self.positions.table_TD is not None:
             query_BA = query_BA + F.linear(self.positions.table_TD[step], self.memory.weight)
         score_BT = self.score(torch.tanh(key_BTA + query_BA[:, None])).squeeze(-1)
         align_BT = score_BT.masked_fill(~mask_BT, -math.inf).softmax(-1)

@@ -17,11 +17,15 @@ from davam.train.optim import build_optimizer
 from tests.small import CODES, adamw, fresh, quiet, random_rows, sgd, small_davam
 
 
+# As in the preset `paper`: other modules, other parameters.
+PAPER = {"encoder": "lstm", "attention": "feed", "positions": False, "normalize_states": False}
+
+
 def build(stage: str) -> Trainable:
     """An untrained module of the stage, with dropout."""
-    if stage == "stage_one":
+    if stage != "stage_two":
         # Restarts from the first step on, so that they are compared too.
-        return small_davam(restart_share=0.5, ema_decay=0.8)
+        return small_davam(restart_share=0.5, ema_decay=0.8, **(PAPER if stage == "paper" else {}))
     module = PriorTraining(build_prior(LstmPriorConfig(embed_dim=8, hidden_dim=16, dropout=0.2), CODES))
     module.init_weights(0)
     return module
@@ -32,7 +36,7 @@ def trained(stage: str, config: TrainConfig, parallel: bool) -> tuple[dict[str, 
     torch.set_num_threads(1)
     module = build(stage)
     # 45 rows in batches of 7: every batch is uneven for two workers, and the last one short.
-    terminator, first, last = (2, 4, 30) if stage == "stage_one" else (CODES, 0, CODES)
+    terminator, first, last = (2, 4, 30) if stage != "stage_two" else (CODES, 0, CODES)
     rows, valid = (random_rows(n, seed, terminator, first, last) for n, seed in ((45, 0), (9, 1)))
     call = DistributedDataParallel(module, broadcast_buffers=False) if parallel else module
     state = train(Job(module, call, rows, valid, config, seed=3), build_optimizer(module, config), fresh(), quiet())
@@ -48,8 +52,8 @@ def worker(rank: int, folder: str, stage: str, config: TrainConfig) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "config"),
-    [("stage_one", adamw(3, 7)), ("stage_one", sgd(3, 7)), ("stage_two", adamw(2, 7))],
-    ids=["stage_one-adamw", "stage_one-sgd", "stage_two"],
+    [("stage_one", adamw(3, 7)), ("stage_one", sgd(3, 7)), ("paper", sgd(3, 7)), ("stage_two", adamw(2, 7))],
+    ids=["stage_one-adamw", "stage_one-sgd", "paper", "stage_two"],
 )
 def test_two_workers_equal_one(tmp_path: Path, stage: str, config: TrainConfig) -> None:
     spawn(worker, args=(str(tmp_path), stage, config), nprocs=2)
