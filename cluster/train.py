@@ -5,6 +5,7 @@ different recipe can never inherit one.
 """
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -166,5 +167,16 @@ def _export(task: TrainTask, module: Trainable, state: TrainState) -> None:
 
 
 def _as_training_error(error: Exception, task: TrainTask) -> TrainingError:
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[-1]
-    return TrainingError(f"{task.stage} stopped: {first_line}; the same command goes on from the last checkpoint")
+    error_uri = fs.join(task.execution.store, "train", task.name, "error.txt")
+    fs.write_bytes_atomic(error_uri, str(error).encode())
+    return TrainingError(
+        f"{task.stage} stopped: {reason(error)}; the whole error is in {error_uri}, "
+        "and the same command goes on from the last checkpoint"
+    )
+
+
+def reason(error: Exception) -> str:
+    """The line of an error, with the tracebacks of workers in its text, that says what went wrong."""
+    lines = str(error).strip().splitlines()
+    raised = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception|Exit)\b", line)]
+    return (raised or lines or [type(error).__name__])[-1]

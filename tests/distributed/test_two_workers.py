@@ -16,7 +16,6 @@ from davam.train.loop import Job, train
 from davam.train.optim import build_optimizer
 from tests.small import CODES, adamw, fresh, quiet, random_rows, sgd, small_davam
 
-
 # As in the preset `paper`: other modules, other parameters.
 PAPER = {"encoder": "lstm", "attention": "feed", "positions": False, "normalize_states": False}
 

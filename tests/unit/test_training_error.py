@@ -1,0 +1,30 @@
+"""What a user reads when training ends by an error that is not theirs."""
+
+import pytest
+
+from cluster.train import reason
+
+WORKERS = """Training failed due to worker errors:
+[Rank 0 Error Snippet]:
+Traceback (most recent call last):
+  File "train.py", line 3, in work
+    raise RuntimeError("no gradient")
+torch.distributed.DistBackendError: parameters got no gradient. You can
+ set an environment variable
+
+ to learn which"""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            RuntimeError(WORKERS),
+            "torch.distributed.DistBackendError: parameters got no gradient. You can",
+        ),
+        (OSError("No space left on device"), "No space left on device"),
+        (RuntimeError(""), "RuntimeError"),
+    ],
+)
+def test_the_line_that_says_what_went_wrong(error: Exception, line: str) -> None:
+    assert reason(error) == line
