@@ -21,15 +21,21 @@ def resolve(uri: str) -> tuple[arrow_fs.FileSystem, str]:
         return arrow_fs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         pass
+    except OSError as error:
+        raise _no_filesystem(uri, error) from None
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
-    except (ValueError, ImportError) as error:
-        scheme = uri.split("://", 1)[0]
-        raise ConfigError(
-            f"{uri}: no filesystem for {scheme}:// ({error}); use a path, s3://, gs:// or a scheme "
-            "whose fsspec package is installed"
-        ) from None
+    except Exception as error:  # whatever the scheme's own package raises
+        raise _no_filesystem(uri, error) from None
     return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(filesystem)), path
+
+
+def _no_filesystem(uri: str, error: Exception) -> ConfigError:
+    scheme, reason = uri.split("://", 1)[0], str(error).split("\n", 1)[0]
+    return ConfigError(
+        f"{uri}: no filesystem for {scheme}:// ({reason}); use a path, s3://, gs:// or a scheme "
+        "whose fsspec package is installed"
+    )
 
 
 def is_local(uri: str) -> bool:

@@ -74,3 +74,9 @@ def test_one_sentence_only(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("a single sentence\n")
     done = run("--store", str(tmp_path / "store"), *FILES, f"data.train={tmp_path}/one.txt")
     expect(done, 2, "1 training sentences for 512 codes: every code needs several; add text")
+
+
+def test_a_vocabulary_that_is_all_unknown(tmp_path: Path) -> None:
+    (tmp_path / "rare.txt").write_text("\n".join(f"a{i} b{i}" for i in range(99)) + "\n")
+    done = run("--store", str(tmp_path / "store"), *FILES, f"data.train={tmp_path}/rare.txt", "tokenizer.min_count=2")
+    expect(done, 2, "every word would be <unk>: none occurs 2 times (the most frequent 1); lower tokenizer.min_count")

@@ -132,6 +132,11 @@ def test_a_scheme_that_nothing_opens() -> None:
     )
 
 
+def test_a_scheme_whose_package_fails() -> None:
+    with pytest.raises(ConfigError, match=r"^github://foo/bar: no filesystem for github:// \(.*; use a path, s3://"):
+        fs.resolve("github://foo/bar")
+
+
 def test_what_is_local_and_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert fs.absolute("store") == f"{tmp_path}/store"
