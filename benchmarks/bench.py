@@ -24,6 +24,7 @@ from davam.api import SAMPLE_ROWS, TextModel
 from davam.data.batches import Rows, plan_epoch, row_noise, take_slice
 from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
 from davam.families.base import Clock
+from davam.families.codes import CodebookConfig
 from davam.nn import ops
 from davam.recipe import Recipe, load_recipe
 from davam.train import comm
@@ -74,8 +75,9 @@ def training_step(recipe: Recipe, rows: Rows, vocab_size: int) -> Callable[[], i
     group = comm.workers()
     plan = plan_epoch(rows.lengths, 0, 0, recipe.stage_one.batch_rows)
     batches = (take_slice(rows, batch) for _ in iter(int, 1) for batch in plan)
-    epoch = recipe.model.continuous_epochs
-    codes_per_step = float(rows.lengths.sum() / len(plan))
+    # Families with codes quantize from the end of their warm-up on.
+    epoch = recipe.model.continuous_epochs if isinstance(recipe.model, CodebookConfig) else 0
+    codes_per_step = float(model.num_codes(torch.from_numpy(rows.lengths - 1)).sum() / len(plan))
     model.begin_epoch(epoch, lambda: (take_slice(rows, batch) for batch in plan), codes_per_step, 0, group)
     model.train()
 
@@ -159,9 +161,10 @@ def untrained(tokenizer: TextTokenizer) -> TextModel:
     recipe = load_recipe(["recommended", "ptb"])
     model = TextModel(recipe.model, recipe.prior, tokenizer, recipe.data.max_tokens)
     model.core.init_weights(0)
-    h_ND = torch.randn(4_096, recipe.model.code_dim, generator=torch.Generator().manual_seed(0))
-    centre_KD, share_K = ops.kmeans(h_ND, recipe.model.codebook_size, np.random.default_rng(0), iterations=1)
-    model.core.codebook.initialize(centre_KD, share_K, 1000.0)
+    codebook = model.codes.codebook
+    h_ND = torch.randn(4_096, codebook.code_KD.shape[1], generator=torch.Generator().manual_seed(0))
+    centre_KD, share_K = ops.kmeans(h_ND, len(codebook.code_KD), np.random.default_rng(0), iterations=1)
+    codebook.initialize(centre_KD, share_K, 1000.0)
     return model
 
 

@@ -104,7 +104,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 def _train_worker(task: TrainTask, counter: Any) -> None:
     rank = ray.train.get_context().get_world_rank()
     module, train_rows, valid_rows = task.build(task)
-    check_enough(train_rows, valid_rows, task.recipe.model.codebook_size)
+    check_enough(len(train_rows), len(valid_rows), task.recipe.model)
     place(module, task.execution.gpu)
     job = build_job(module, _data_parallel(module), train_rows, valid_rows, task.recipe, task.stage)
     optimizer = build_optimizer(module, job.config)

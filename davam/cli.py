@@ -106,12 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     sampling.add_argument("--seed", type=int, default=0)
     sampling.add_argument("--length", type=int, help="exactly so many tokens' codes")
     sampling.add_argument("--temperature", type=float, default=1.0)
-    sampling.add_argument("--out", help="write the table `samples/1` to this Parquet file instead")
+    sampling.add_argument("--out", help="write the table `samples/2` to this Parquet file instead")
     for function in (encode, decode, reconstruct, score):
         texts = _model_command(commands, function)
         texts.add_argument("texts", nargs="*", help="texts, or none to read lines from stdin")
         if function is score:
-            texts.add_argument("--out", help="write the table `scores/1` to this Parquet file instead")
+            texts.add_argument("--out", help="write the table `scores/2` to this Parquet file instead")
     showing = _command(commands, show)
     showing.add_argument("what", help="an artifact, a run or a model folder")
     settings = _command(commands, config)

@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 
 from davam import config
 from davam.config import Frozen
-from davam.families import FamilyConfig
+from davam.families import FamilyConfig, family_of
+from davam.families.codes import CodebookConfig
+from davam.families.vae import VaeConfig
 from davam.nn.priors import PriorConfig
 
 
@@ -99,6 +101,20 @@ class SampleConfig(Frozen):
     temperature: float = Field(1.0, gt=0)
 
 
+class Pretraining(TrainConfig):
+    """A training as an autoencoder, without any KL, that comes before stage one of a VAE (Li et al., 2019)."""
+
+    reset_decoder: bool = Field(True, description="keep the encoder alone, and draw the decoder's weights afresh")
+
+
+class EvaluationConfig(Frozen):
+    """How the test sentences are scored."""
+
+    importance_draws: int = Field(
+        500, ge=1, description="posterior draws a sentence for ppl_iw, where the latent is a single Gaussian one"
+    )
+
+
 class Recipe(Frozen):
     """Everything that decides what is built. Equal recipes on equal data give equal results."""
 
@@ -106,19 +122,39 @@ class Recipe(Frozen):
     data: DataConfig = GrammarData()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: FamilyConfig
+    pretraining: Pretraining | None = None
     stage_one: TrainConfig
-    prior: PriorConfig
-    stage_two: TrainConfig
+    prior: PriorConfig | None = Field(None, description="of the codes, for families that have codes")
+    stage_two: TrainConfig | None = Field(None, description="the prior's training, for families that have codes")
     samples: SampleConfig = SampleConfig()
-    paper_figures: dict[str, float] = Field({}, description="the paper's values for K=512, shown in the report")
+    evaluation: EvaluationConfig = EvaluationConfig()
+    corpus: str | None = Field(None, description="the paper's name of the corpus, for the paper's figures")
+    paper_row: str | None = Field(None, description="the row of the paper's Table II that this is")
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether the family has codes, and so a prior and a second stage."""
+        return family_of(self.model).has_codes
 
     @model_validator(mode="after")
     def _quantizes_at_all(self) -> "Recipe":
-        if self.stage_one.epochs <= self.model.continuous_epochs:
+        if isinstance(self.model, CodebookConfig) and self.stage_one.epochs <= self.model.continuous_epochs:
             raise ValueError(
                 f"stage_one.epochs={self.stage_one.epochs} with model.continuous_epochs={self.model.continuous_epochs}"
                 ": no epoch would be quantized; raise the former"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_fit_the_family(self) -> "Recipe":
+        kind = self.model.kind
+        for name, block in (("prior", self.prior), ("stage_two", self.stage_two)):
+            if self.has_codes and block is None:
+                raise ValueError(f"{name}: required for model.kind={kind}, whose codes a prior must learn")
+            if not self.has_codes and block is not None:
+                raise ValueError(f"{name}: model.kind={kind} has no codes that a prior could learn; leave {name} out")
+        if self.pretraining is not None and not isinstance(self.model, VaeConfig):
+            raise ValueError(f"pretraining: for model.kind=vae, not for {kind}; leave pretraining out")
         return self
 
     def plain(self) -> dict[str, Any]:

@@ -51,19 +51,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Stage:
-    """A step from manifests to a manifest. `uses` is the slice of the recipe that its output depends on; `sources`
-    gives the digests of inputs from outside the store."""
+    """A step from manifests to a manifest. `needs` names the stages that it reads, for that recipe; `uses` is the slice
+    of the recipe that its output depends on; `sources` gives the digests of inputs from outside the store."""
 
     name: str
     version: int
-    needs: tuple["Stage", ...]
+    needs: Callable[[Recipe], tuple["Stage", ...]]
     uses: Callable[[Recipe], dict[str, Any]]
     build: Callable[[Run, dict[str, Manifest], Attempt], Built]
     sources: Callable[[Recipe], dict[str, str]] = lambda recipe: {}
 
     def inputs(self, recipe: Recipe) -> dict[str, str]:
         """The fingerprint of every input."""
-        return {stage.name: stage.fingerprint(recipe) for stage in self.needs} | self.sources(recipe)
+        return {stage.name: stage.fingerprint(recipe) for stage in self.needs(recipe)} | self.sources(recipe)
 
     def fingerprint(self, recipe: Recipe) -> str:
         """The name of this stage's output for the recipe."""
@@ -78,7 +78,7 @@ def run_stage(stage: Stage, run: Run) -> Manifest:
         _say(f"{stage.name:<10}  skip   {short(identity)}  unchanged")
         return found
     _say(f"{stage.name:<10}  build  {short(identity)}  {_why(stage, run)}")
-    inputs = {need.name: require(need, run, stage) for need in stage.needs}
+    inputs = {need.name: require(need, run, stage) for need in stage.needs(run.recipe)}
     began = time.monotonic()
     run.store.probe_writable()
     attempt = run.store.new_attempt(stage.name, identity)
@@ -123,14 +123,17 @@ def main(stage: Stage, arguments: Sequence[str] | None = None) -> int:
     """Runs one stage as a program; its inputs must have been built."""
     return program(
         stage.name,
-        [stage],
+        lambda recipe: (stage,),
         lambda run: print(run.store.artifact_uri(stage.name, run_stage(stage, run).fingerprint)),
         arguments,
     )
 
 
 def program(
-    name: str, stages: Sequence[Stage], act: Callable[[Run], object], arguments: Sequence[str] | None = None
+    name: str,
+    plan: Callable[[Recipe], Sequence[Stage]],
+    act: Callable[[Run], object],
+    arguments: Sequence[str] | None = None,
 ) -> int:
     """Parses the arguments, acts, and turns every error that is meant for a user into one message and exit code."""
     _stop_cleanly_on_sigterm()
@@ -139,7 +142,7 @@ def program(
     try:
         run = open_run(options, given)
         if options.dry_run:
-            print("\n".join(explain(stages, run)))
+            print("\n".join(explain(plan(run.recipe), run)))
         else:
             act(run)
         return 0

@@ -68,7 +68,7 @@ def evaluate(job: Job, epoch: int, group: Workers) -> dict[str, float]:
     job.module.eval()
     with torch.no_grad():
         for batch in _slices(job.module, job.valid, plan, group):
-            terms = job.module(batch, Clock(epoch, 0, len(plan)), None)
+            terms = job.module(batch, Clock(epoch, 0, len(plan), group.all_reduce), None)
             for name, value in {**terms.sums, "tally": job.module.tally(terms)}.items():
                 totals[name] = totals.get(name, torch.zeros_like(value, dtype=torch.float64)) + value.double()
     job.module.train(was_training)
@@ -82,14 +82,14 @@ def _run_epoch(
 ) -> None:
     lengths = job.train.lengths
     if state.step == 0:
-        codes_per_step = float((lengths.sum() - len(lengths)) / len(plan))
+        codes_per_step = float(job.module.num_codes(torch.from_numpy(lengths - 1)).sum() / len(plan))
         job.module.begin_epoch(
             state.epoch, lambda: _slices(job.module, job.train, plan, group), codes_per_step, job.seed, group
         )
         state.epoch_sums = {}
     job.module.train()
     for batch in _slices(job.module, job.train, plan[state.step :], group):
-        clock = Clock(state.epoch, state.step, len(plan))
+        clock = Clock(state.epoch, state.step, len(plan), group.all_reduce)
         rate = learning_rate(job.config, clock.global_step, job.config.epochs * len(plan), state.plateau)
         rows = plan[state.step]
         sums = _step(job, optimizer, batch, clock, rate, rows, group)
