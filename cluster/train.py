@@ -29,10 +29,11 @@ from davam.data.artifacts import Manifest
 from davam.errors import DavamError, TrainingError
 from davam.families.base import Trainable
 from davam.recipe import Execution, Recipe
-from davam.train.loop import Hooks, Job, train
+from davam.train.loop import Hooks, train
 from davam.train.optim import build_optimizer
 from davam.train.stages import build_job, check_enough, place
 from davam.train.state import TrainState, load_state, save_state, training_record
+from davam.train.step import Job
 
 
 @dataclass(frozen=True)

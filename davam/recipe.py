@@ -44,6 +44,9 @@ class TrainConfig(Frozen):
     batch_rows: int = Field(32, ge=1)
     optimizer: OptimizerConfig
     clip_norm: float = Field(5.0, gt=0)
+    encoder_updates: Literal["joint", "aggressive"] = Field(
+        "joint", description="aggressive: of a VAE's encoder, several for each of the decoder's, while it lags"
+    )
     output_precision: Literal["fp32", "bf16", "auto"] = Field(
         "fp32", description="arithmetic of the output layer's matrix products; auto: bf16 where the hardware has it"
     )
@@ -153,6 +156,9 @@ class Recipe(Frozen):
                 raise ValueError(f"{name}: required for model.kind={kind}, whose codes a prior must learn")
             if not self.has_codes and block is not None:
                 raise ValueError(f"{name}: model.kind={kind} has no codes that a prior could learn; leave {name} out")
+        for name, training in (("stage_one", self.stage_one), ("pretraining", self.pretraining)):
+            if training and training.encoder_updates == "aggressive" and kind != "vae":
+                raise ValueError(f"{name}.encoder_updates=aggressive: for model.kind=vae, not for {kind}")
         if self.pretraining is not None and not isinstance(self.model, VaeConfig):
             raise ValueError(f"pretraining: for model.kind=vae, not for {kind}; leave pretraining out")
         return self

@@ -25,6 +25,8 @@ from davam.nn.noise import RowNoise, Stream, generator
 from davam.nn.output import OutputLayer, padded_rows
 from davam.nn.priors import Prior
 
+#: the modules of every family that belong to its decoder; all others infer the latents, or are their prior
+DECODER_MODULES = ("decoder_embedding", "decoder", "output")
 WIDTH_MULTIPLE = 16  # latents are padded to this multiple, so that a row is rounded the same way in any company
 
 

@@ -11,12 +11,10 @@ from davam.families.base import Clock, StepTerms, Trainable
 from davam.families.codes import CodebookConfig
 from davam.families.gaussian import ConstantKl, NoFreeBits
 from davam.families.prior import PriorTraining
-from davam.families.text import TextFamily
+from davam.families.text import DECODER_MODULES, TextFamily
 from davam.nn.priors import build_prior
 from davam.recipe import Recipe, TrainConfig
-from davam.train.loop import Job
-
-DECODER_MODULES = ("decoder_embedding", "decoder", "output")
+from davam.train.step import Job
 
 
 def pretraining_module(recipe: Recipe, vocab_size: int) -> TextFamily:

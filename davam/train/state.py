@@ -32,6 +32,8 @@ class TrainState:
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     finished: bool = False
+    lagging: bool = True  # of aggressive encoder training: whether it still goes on,
+    information_nats: float = 0.0  # and what the latent carried after the last epoch
 
 
 def training_record(state: TrainState, objective: str) -> dict[str, Any]:

@@ -10,24 +10,39 @@ from torch.nn.parallel import DistributedDataParallel
 
 from davam.families.base import Trainable
 from davam.families.prior import PriorTraining
+from davam.families.vae import Vae, VaeConfig
 from davam.nn.priors import LstmPriorConfig, build_prior
 from davam.recipe import TrainConfig
-from davam.train.loop import Job, train
+from davam.train.loop import train
 from davam.train.optim import build_optimizer
-from tests.small import CODES, adamw, fresh, quiet, random_rows, sgd, small_davam
+from davam.train.step import Job
+from tests.small import CODES, VOCAB, WIDEST, adamw, fresh, quiet, random_rows, sgd, small_davam
 
 # As in the preset `paper`: other modules, other parameters.
 PAPER = {"encoder": "lstm", "attention": "feed", "positions": False, "normalize_states": False}
 
 
+VAE = {"embed_dim": 8, "hidden_dim": 12, "latent_dim": 4, "kl": {"kind": "linear", "warmup_epochs": 2}}
+FREE = {"kind": "batch", "target_nats": 0.001}
+
+
 def build(stage: str) -> Trainable:
     """An untrained module of the stage, with dropout."""
+    if stage == "vae":
+        vae = Vae(VaeConfig.model_validate({**VAE, "free_bits": FREE}), VOCAB, WIDEST)
+        vae.init_weights(0)
+        return vae
     if stage != "stage_two":
         # Restarts from the first step on, so that they are compared too.
         return small_davam(restart_share=0.5, ema_decay=0.8, **(PAPER if stage == "paper" else {}))
     module = PriorTraining(build_prior(LstmPriorConfig(embed_dim=8, hidden_dim=16, dropout=0.2), CODES))
     module.init_weights(0)
     return module
+
+
+def lagging(epochs: int, batch_rows: int) -> TrainConfig:
+    """Aggressive training of the encoder."""
+    return sgd(epochs, batch_rows).model_copy(update={"encoder_updates": "aggressive"})
 
 
 def trained(stage: str, config: TrainConfig, parallel: bool) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
@@ -51,8 +66,14 @@ def worker(rank: int, folder: str, stage: str, config: TrainConfig) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "config"),
-    [("stage_one", adamw(3, 7)), ("stage_one", sgd(3, 7)), ("paper", sgd(3, 7)), ("stage_two", adamw(2, 7))],
-    ids=["stage_one-adamw", "stage_one-sgd", "paper", "stage_two"],
+    [
+        ("stage_one", adamw(3, 7)),
+        ("stage_one", sgd(3, 7)),
+        ("paper", sgd(3, 7)),
+        ("stage_two", adamw(2, 7)),
+        ("vae", lagging(2, 7)),
+    ],
+    ids=["stage_one-adamw", "stage_one-sgd", "paper", "stage_two", "vae-aggressive"],
 )
 def test_two_workers_equal_one(tmp_path: Path, stage: str, config: TrainConfig) -> None:
     spawn(worker, args=(str(tmp_path), stage, config), nprocs=2)

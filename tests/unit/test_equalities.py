@@ -14,9 +14,10 @@ from davam.families.text import Latents
 from davam.nn.priors import LstmPriorConfig, PixelCnnConfig, build_prior
 from davam.recipe import TrainConfig
 from davam.train import comm
-from davam.train.loop import Hooks, Job, evaluate, train
+from davam.train.loop import Hooks, evaluate, train
 from davam.train.optim import build_optimizer
 from davam.train.state import TrainState, load_state, save_state
+from davam.train.step import Job
 from tests.small import CODES, adamw, fresh, job_of, quiet, random_rows, sgd, small_davam, spread_codebook
 
 QUANTIZED = Clock(epoch=1, step=0, steps_per_epoch=4)
