@@ -137,7 +137,7 @@ def _hooks(task: TrainTask, counter: Any, rank: int) -> Hooks:
 
     def report(values: dict[str, float]) -> None:
         if rank == 0:
-            counter.put.remote(_shown(values, task.stage))
+            counter.put.remote(_shown(values))
 
     def save(state: TrainState, module: Trainable, optimizer: torch.optim.Optimizer) -> None:
         clock["saved"] = time.monotonic()
@@ -151,18 +151,18 @@ def _hooks(task: TrainTask, counter: Any, rank: int) -> Hooks:
     return Hooks(report, save, lambda: time.monotonic() - clock["saved"] > task.execution.checkpoint_every_s)
 
 
-def _shown(values: dict[str, float], stage: str) -> dict[str, float]:
-    objective = "rec_nats" if stage == "stage_one" else "kl_nats_sum"
+def _shown(values: dict[str, float]) -> dict[str, float]:
     shown = {"done": float(values["step"]), "show:epoch": float(values["epoch"])}
-    if values.get("rows"):
-        shown[f"show:{objective}"] = values[objective] / values["rows"]
+    for name in ("rec_nats", "kl_nats_sum"):
+        if name in values and values.get("rows"):
+            shown[f"show:{name}"] = values[name] / values["rows"]
     return shown
 
 
 def _export(task: TrainTask, module: Trainable, state: TrainState) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = task.export(task, module.eval())
-        model.training[task.stage] = training_record(state, module.objective)
+        model.training[task.stage] = training_record(state, module)
         model.save(folder)
         fs.upload_folder(folder, task.attempt_uri)
 

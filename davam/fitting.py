@@ -84,4 +84,4 @@ def _train(module: Trainable, train_rows: Rows, valid_rows: Rows, recipe: Recipe
     hooks = Hooks(report, lambda state, trained, optimizer: None, lambda: False)
     state = train(job, build_optimizer(module, job.config), TrainState(), hooks)
     module.eval()
-    return training_record(state, module.objective)
+    return training_record(state, module)

@@ -41,6 +41,9 @@ class TrainConfig(Frozen):
     """One stage's training. `batch_rows` is the global batch: the number of workers never changes it."""
 
     epochs: int = Field(ge=1)
+    max_minutes: float | None = Field(
+        None, gt=0, description="training ends with the epoch in which so much time has been spent in steps"
+    )
     batch_rows: int = Field(32, ge=1)
     optimizer: OptimizerConfig
     clip_norm: float = Field(5.0, gt=0)

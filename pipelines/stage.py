@@ -135,16 +135,25 @@ def program(
     act: Callable[[Run], object],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Parses the arguments, acts, and turns every error that is meant for a user into one message and exit code."""
-    _stop_cleanly_on_sigterm()
+    """Parses the arguments, and acts or says what would be built; the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser(name).parse_args(given)
-    try:
+    options = parser(name).parse_args(given)
+
+    def act_or_explain() -> None:
         run = open_run(options, given)
         if options.dry_run:
             print("\n".join(explain(plan(run.recipe), run)))
         else:
             act(run)
+
+    return guarded(act_or_explain)
+
+
+def guarded(act: Callable[[], None]) -> int:
+    """The exit code of the action; every error that is meant for a user becomes one message."""
+    _stop_cleanly_on_sigterm()
+    try:
+        act()
         return 0
     except DavamError as error:
         _say(f"error: {error}")
@@ -171,20 +180,21 @@ def open_run(options: argparse.Namespace, given: Sequence[str]) -> Run:
     return Run(recipe, execution, Store(execution.store), tuple(given))
 
 
-def _parser(name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser(name: str) -> argparse.ArgumentParser:
+    """The options that all programs have."""
+    options = argparse.ArgumentParser(
         prog=name, description="Overrides are written key=value, e.g. model.codebook_size=256"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe settings that override the presets")
-    parser.add_argument("--preset", default=DEFAULT_PRESETS, help="presets or YAML files, left to right, by commas")
-    parser.add_argument("--store", default="davam_store", help="where results go: a folder or any URI")
-    parser.add_argument("--workers", type=int, default=1, help="data-parallel workers")
-    parser.add_argument("--gpu", action="store_true", help="one GPU for every worker")
-    parser.add_argument("--cpus-per-worker", type=int, default=1)
-    parser.add_argument("--checkpoint-every-s", type=float, default=60.0)
-    parser.add_argument("--force", action="append", default=[], metavar="STAGE", help="build this stage again")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be built, and why")
-    return parser
+    options.add_argument("overrides", nargs="*", metavar="key=value", help="recipe settings that override the presets")
+    options.add_argument("--preset", default=DEFAULT_PRESETS, help="presets or YAML files, left to right, by commas")
+    options.add_argument("--store", default="davam_store", help="where results go: a folder or any URI")
+    options.add_argument("--workers", type=int, default=1, help="data-parallel workers")
+    options.add_argument("--gpu", action="store_true", help="one GPU for every worker")
+    options.add_argument("--cpus-per-worker", type=int, default=1)
+    options.add_argument("--checkpoint-every-s", type=float, default=60.0)
+    options.add_argument("--force", action="append", default=[], metavar="STAGE", help="build this stage again")
+    options.add_argument("--dry-run", action="store_true", help="say what would be built, and why")
+    return options
 
 
 def _absolute(store: str) -> str:

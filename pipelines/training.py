@@ -34,7 +34,9 @@ def trained(
     name = f"{stage}-{attempt.fingerprint[:12]}"
     task = TrainTask(stage, name, run.recipe, run.execution, inputs, attempt.uri, build, export)
     result = run_training(task, train_steps(rows, getattr(run.recipe, stage)))
-    return Built({"epochs": int(result["epochs"])}, {f"valid_{result['objective']}": float(result["best_valid"])})
+    counts = {"epochs": int(result["epochs"]), "parameters": int(result["parameters"])}
+    measures = {f"valid_{result['objective']}": float(result["best_valid"]), "train_s": float(result["train_s"])}
+    return Built(counts, measures)
 
 
 def train_steps(rows: Manifest, config: TrainConfig) -> int:

@@ -4,6 +4,7 @@ It knows neither Ray nor paths. `hooks.report` gets a dictionary for the progres
 state. Each epoch's batches come from the plan, so a resumed run repeats the unbroken one exactly.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -74,6 +75,7 @@ def _run_epoch(
         job.module.begin_epoch(state.epoch, lambda: job.slices(job.train, plan, group), codes_per_step, job.seed, group)
         state.epoch_sums = {}
     job.module.train()
+    ticked = time.monotonic()
     for batch in job.slices(job.train, plan[state.step :], group):
         clock = Clock(state.epoch, state.step, len(plan), group.all_reduce)
         rate = learning_rate(job.config, clock.global_step, job.config.epochs * len(plan), state.plateau)
@@ -89,6 +91,8 @@ def _run_epoch(
         for name, value in sums.items():
             state.epoch_sums[name] = state.epoch_sums.get(name, 0.0) + value
         state.step += 1
+        now = time.monotonic()
+        state.train_s, ticked = state.train_s + now - ticked, now
         if state.step % CHECK_EVERY_STEPS == 0 or state.step == len(plan):
             hooks.report(
                 {
@@ -129,7 +133,7 @@ def _close_epoch(
             state.best_weights = {name: value.detach().cpu().clone() for name, value in job.module.state_dict().items()}
         _apply_plateau(job, optimizer, state, loss)
     state.epoch, state.step = state.epoch + 1, 0
-    state.finished = state.epoch >= job.config.epochs or state.plateau.stopped
+    state.finished = state.epoch >= job.config.epochs or state.plateau.stopped or _time_is_up(job, state)
     hooks.report(
         {
             "epoch": float(state.epoch),
@@ -140,6 +144,12 @@ def _close_epoch(
         }
     )
     hooks.save(state, job.module, optimizer)
+
+
+def _time_is_up(job: Job, state: TrainState) -> bool:
+    """Rank 0's answer, for all workers: their clocks differ."""
+    minutes = job.config.max_minutes
+    return minutes is not None and comm.on_rank_zero(lambda: state.train_s >= 60 * minutes, job.device)
 
 
 def _apply_plateau(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, loss: float) -> None:
