@@ -19,17 +19,26 @@ from datetime import UTC, datetime
 from typing import Any
 
 from davam.data import fs
-from davam.data.artifacts import provenance
+from davam.data.artifacts import Manifest, provenance
+from davam.data.batches import plan_epoch, row_noise
 from davam.errors import ConfigError
 from davam.evaluate.paper import paper_figures
 from davam.evaluate.table import Table, TableRow, html, markdown
+from davam.families.base import Clock
+from davam.families.codes import CodebookConfig
 from davam.recipe import Recipe
+from davam.train import comm
+from davam.train.optim import build_optimizer
+from davam.train.stages import build_job, stage_one_module
+from davam.train.step import all_parameters, optimizer_step
+from pipelines.data import read_rows, read_tokenizer
 from pipelines.evaluate import EVALUATE
 from pipelines.pretraining import PRETRAINING
 from pipelines.stage import Run, guarded, open_run, parser, run_stage
 from pipelines.stage_one import STAGE_ONE
 from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
+from pipelines.training import train_steps
 
 # Each row: its presets, and overrides.
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -51,6 +60,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 # Of a budget's epochs, at most this share goes into a schedule's warm-up.
 WARMUP_SHARE = 0.25
 POLL_S = 2.0
+PROBED_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -62,14 +72,16 @@ class Row:
     arguments: tuple[str, ...]
 
 
-def table_two(options: argparse.Namespace, given: Sequence[str]) -> None:
+def table_two(options: argparse.Namespace) -> None:
     """Trains and scores the rows that are not there yet, and writes the table."""
     rows = [open_row(name, options) for name in chosen(options.rows)]
     corpus = rows[0].run.recipe.corpus or options.preset
     if options.dry_run:
         print("\n".join(f"{row.name:<20}  {state(row)}  {shlex.join(row.arguments)}" for row in rows))
         return
-    run_stage(TOKENS, rows[0].run)
+    tokens = run_stage(TOKENS, rows[0].run)
+    for row in rows if options.minutes is not None else []:
+        require_time(row, tokens, step_s(row.run, tokens))
     train(rows)
     table = Table(f"Table II on {corpus}", caption(options, rows), [measured(row) for row in rows])
     uri = fs.join(rows[0].run.store.uri, "tables", f"table_two-{corpus}")
@@ -124,6 +136,37 @@ def budget(recipe: Recipe, options: argparse.Namespace) -> list[str]:
         if value is not None and value > most:
             overrides.append(f"{key}={most}")
     return overrides
+
+
+def require_time(row: Row, tokens: Manifest, seconds: float) -> None:
+    """Raises ConfigError for a budget of minutes that stage one cannot make use of, by the measured time of a step."""
+    recipe, minutes = row.run.recipe, row.run.recipe.stage_one.max_minutes
+    epochs = recipe.model.continuous_epochs + 1 if isinstance(recipe.model, CodebookConfig) else 1
+    steps = train_steps(tokens, recipe.stage_one) // recipe.stage_one.epochs
+    needed = epochs * steps * seconds / row.run.execution.workers / 60
+    if minutes is not None and needed > minutes:
+        raise ConfigError(
+            f"row {row.name}: stage one has {minutes:.2g} minutes of the budget, but needs about {needed:.2g} for "
+            f"{epochs} epochs, the fewest that make a model of it; raise --minutes, or leave the row out"
+        )
+
+
+def step_s(run: Run, tokens: Manifest) -> float:
+    """Seconds of one training step on the whole batch in one process: the fastest of a few."""
+    train = read_rows(run.execution.store, tokens, "train", None)
+    vocab_size = read_tokenizer(run.execution.store, tokens).vocab_size
+    module = stage_one_module(run.recipe, vocab_size)
+    job = build_job(module, module, train, train, run.recipe, "stage_one")
+    optimizer, group = build_optimizer(module, job.config), comm.workers()
+    plan = plan_epoch(train.lengths, 0, 0, job.config.batch_rows)
+    times = []
+    for step, rows in enumerate(plan[:PROBED_STEPS]):
+        began = time.monotonic()
+        batch = next(job.slices(train, [rows], group))
+        clock, noise = Clock(0, step, len(plan)), row_noise(batch, 0, step)
+        optimizer_step(job, optimizer, batch, rows, clock, 1e-9, noise, all_parameters, group)
+        times.append(time.monotonic() - began)
+    return min(times)
 
 
 SCHEDULES = (
@@ -243,7 +286,8 @@ def _at(values: Any, key: str) -> Any:
     return values
 
 
-def _options() -> argparse.ArgumentParser:
+def parsed(given: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line."""
     options = parser("table_two")
     options.description = __doc__
     options.set_defaults(preset="tiny")
@@ -251,9 +295,9 @@ def _options() -> argparse.ArgumentParser:
     limit = options.add_mutually_exclusive_group()
     limit.add_argument("--epochs", type=int, help="of every training")
     limit.add_argument("--minutes", type=float, help="of every row's training steps")
-    return options
+    return options.parse_args(given)
 
 
 if __name__ == "__main__":
-    arguments = _options().parse_args()
-    sys.exit(guarded(lambda: table_two(arguments, sys.argv[1:])))
+    options = parsed(sys.argv[1:])
+    sys.exit(guarded(lambda: table_two(options)))
