@@ -25,6 +25,7 @@ from davam.data.batches import Rows, plan_epoch, row_noise, take_slice
 from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
 from davam.families.base import Clock
 from davam.families.codes import CodebookConfig
+from davam.families.vae import Vae
 from davam.nn import ops
 from davam.recipe import Recipe, load_recipe
 from davam.train import comm
@@ -33,6 +34,7 @@ from davam.train.stages import stage_one_module
 
 PTB_WORDS, PTB_MEAN_LENGTH = 9_998, 21
 SENTENCE_WORDS = 20
+IMPORTANCE_ROWS, PTB_TEST_ROWS = 16, 3_761
 
 
 def main() -> int:
@@ -46,8 +48,9 @@ def main() -> int:
     torch.set_num_threads(1)
     rows, tokenizer = ptb_rows(options.data) if options.data else ptb_shaped_rows()
     source = "ptb" if options.data else "rows of PTB's shape"
-    for preset in ("paper", "recommended"):
+    for preset in ("lstm_lm", "vae", "paper", "recommended"):
         bench_training(preset, rows, tokenizer, source, options.rounds, options.steps)
+    bench_importance(rows, tokenizer, source, options.rounds)
     model = api.load(options.model) if options.model else untrained(tokenizer)
     bench_sampling(model, options.model is not None, options.rounds)
     return 0
@@ -93,6 +96,21 @@ def training_step(recipe: Recipe, rows: Rows, vocab_size: int) -> Callable[[], i
         return int(batch.length_B.sum())
 
     return step
+
+
+def bench_importance(rows: Rows, tokenizer: TextTokenizer, source: str, rounds: int) -> None:
+    """Sentences whose likelihood an untrained VAE estimates per CPU-second, by 500 draws each."""
+    recipe = load_recipe(["vae", "ptb"])
+    model = stage_one_module(recipe, tokenizer.vocab_size).eval()
+    assert isinstance(model, Vae)
+    figures = []
+    for round_index in range(rounds):
+        batch = take_slice(rows, np.arange(round_index * IMPORTANCE_ROWS, (round_index + 1) * IMPORTANCE_ROWS))
+        began = time.process_time()
+        model.importance_nats(batch, recipe.evaluation.importance_draws)
+        figures.append(IMPORTANCE_ROWS / (time.process_time() - began))
+    minutes = PTB_TEST_ROWS / statistics.median(figures) / 60
+    say("importance_vae", figures, "sentences/s", data=source, ptb_test_cpu_minutes=round(minutes, 1))
 
 
 def bench_sampling(model: TextModel, trained: bool, rounds: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from davam.data import fs
 from davam.data.artifacts import Manifest, provenance
 from davam.data.batches import plan_epoch, row_noise
-from davam.errors import ConfigError
+from davam.errors import ConfigError, TrainingError
 from davam.evaluate.paper import paper_figures
 from davam.evaluate.table import Table, TableRow, html, markdown
 from davam.families.base import Clock
@@ -88,7 +88,10 @@ def table_two(options: argparse.Namespace) -> None:
     fs.write_bytes_atomic(f"{uri}.md", markdown(table).encode())
     fs.write_bytes_atomic(f"{uri}.html", html(table).encode())
     print(markdown(table))
-    print(f"{uri}.html", file=sys.stderr)
+    say(f"{uri}.html")
+    missing = [row.name for row in table.rows if not row.measures]
+    if missing:
+        raise TrainingError(f"rows that did not run: {', '.join(missing)}; see their logs, and give the command again")
 
 
 def chosen(names: str) -> list[str]:

@@ -62,8 +62,8 @@ def test_minutes_too_few_for_an_epoch_are_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         require_time(row, tokens, 1.0)
     assert str(caught.value) == (
-        "row davam_512: stage one has 1.5 minutes of the budget, but needs about 3.3 for 2 epochs, the fewest that make "
-        "a model of it; raise --minutes, or leave the row out"
+        "row davam_512: stage one has 1.5 minutes of the budget, but needs about 3.3 for 2 epochs, the fewest that "
+        "make a model of it; raise --minutes, or leave the row out"
     )
 
 
