@@ -120,7 +120,9 @@ def open_row(name: str, options: argparse.Namespace) -> Row:
     arguments = ["--preset", layers, "--store", run.execution.store, "--workers", str(run.execution.workers)]
     arguments += ["--cpus-per-worker", str(run.execution.cpus_per_worker)]
     arguments += ["--checkpoint-every-s", str(run.execution.checkpoint_every_s)]
-    arguments += ["--gpu"] * run.execution.gpu + own.overrides
+    arguments += ["--gpu"] * run.execution.gpu
+    arguments += [argument for stage in run.execution.force for argument in ("--force", stage)]
+    arguments += own.overrides
     return Row(name, replace(run, arguments=tuple(arguments)), tuple(arguments))
 
 
@@ -184,6 +186,8 @@ SCHEDULES = (
 
 def state(row: Row) -> str:
     """Whether the row is there already."""
+    if row.run.execution.force:
+        return "build"
     return "skip " if row.run.store.find(EVALUATE.name, EVALUATE.fingerprint(row.run.recipe)) else "build"
 
 

@@ -1,16 +1,18 @@
 """Two data-parallel workers equal one worker on the concatenated batch: loss, weights and codebook."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
+from davam.families import FamilyConfig, build_family
 from davam.families.base import Trainable
 from davam.families.prior import PriorTraining
-from davam.families.vae import Vae, VaeConfig
 from davam.nn.priors import LstmPriorConfig, build_prior
 from davam.recipe import TrainConfig
 from davam.train.loop import train
@@ -22,16 +24,24 @@ from tests.small import CODES, VOCAB, WIDEST, adamw, fresh, quiet, random_rows, 
 PAPER = {"encoder": "lstm", "attention": "feed", "positions": False, "normalize_states": False}
 
 
-VAE = {"embed_dim": 8, "hidden_dim": 12, "latent_dim": 4, "kl": {"kind": "linear", "warmup_epochs": 2}}
-FREE = {"kind": "batch", "target_nats": 0.001}
+SMALL = {"embed_dim": 8, "hidden_dim": 12}
+LATENT = {"latent_dim": 4, "kl": {"kind": "linear", "warmup_epochs": 2}}
+OTHERS: dict[str, dict[str, Any]] = {
+    "lstm_lm": {},
+    "vae": {**LATENT, "free_bits": {"kind": "batch", "target_nats": 0.001}},
+    "vae_attn": {**LATENT, "attention_dim": 8},
+    "gavam": {**LATENT, "attention_dim": 8, "prior": {"layers": 2, "hidden_dim": 8}},
+    "davam_q": {"codebook_size": CODES, "code_dim": 4},
+}
 
 
 def build(stage: str) -> Trainable:
     """An untrained module of the stage, with dropout."""
-    if stage == "vae":
-        vae = Vae(VaeConfig.model_validate({**VAE, "free_bits": FREE}), VOCAB, WIDEST)
-        vae.init_weights(0)
-        return vae
+    if stage in OTHERS:
+        config: Any = TypeAdapter(FamilyConfig).validate_python({"kind": stage, **SMALL, **OTHERS[stage]})
+        family = build_family(config, VOCAB, WIDEST)
+        family.init_weights(0)
+        return family
     if stage != "stage_two":
         # Restarts from the first step on, so that they are compared too.
         return small_davam(restart_share=0.5, ema_decay=0.8, **(PAPER if stage == "paper" else {}))
@@ -64,17 +74,17 @@ def worker(rank: int, folder: str, stage: str, config: TrainConfig) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    ("stage", "config"),
-    [
-        ("stage_one", adamw(3, 7)),
-        ("stage_one", sgd(3, 7)),
-        ("paper", sgd(3, 7)),
-        ("stage_two", adamw(2, 7)),
-        ("vae", lagging(2, 7)),
-    ],
-    ids=["stage_one-adamw", "stage_one-sgd", "paper", "stage_two", "vae-aggressive"],
-)
+CASES = {
+    "stage_one-adamw": ("stage_one", adamw(3, 7)),
+    "stage_one-sgd": ("stage_one", sgd(3, 7)),
+    "paper": ("paper", sgd(3, 7)),
+    "stage_two": ("stage_two", adamw(2, 7)),
+    "vae-aggressive": ("vae", lagging(2, 7)),
+    **{kind: (kind, sgd(2, 7)) for kind in OTHERS},
+}
+
+
+@pytest.mark.parametrize(("stage", "config"), CASES.values(), ids=CASES)
 def test_two_workers_equal_one(tmp_path: Path, stage: str, config: TrainConfig) -> None:
     spawn(worker, args=(str(tmp_path), stage, config), nprocs=2)
     (first, history), (second, _) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
