@@ -68,14 +68,16 @@ def reconstruct(options: argparse.Namespace) -> None:
 
 
 def score(options: argparse.Namespace) -> None:
-    """Rec and KL of each text, one JSON object a line, and the bound on the perplexity on stderr."""
-    scores = api.load(options.model, options.device).score(_texts(options))
+    """Rec and KL of each text, one JSON object a line, and on stderr the perplexity, or the bound on it."""
+    model = api.load(options.model, options.device)
+    scores = model.score(_texts(options))
     if options.out:
         pq.write_table(scores.table(), options.out, compression="zstd")
     else:
         for row in scores.table().to_pylist():
             print(json.dumps(row, ensure_ascii=False))
-    print(f"ppl_bound {scores.ppl_bound:.4f} over {sum(scores.num_tokens)} tokens", file=sys.stderr)
+    name = "ppl_exact" if model.core.exact else "ppl_bound"
+    print(f"{name} {scores.ppl_bound:.4f} over {sum(scores.num_tokens)} tokens", file=sys.stderr)
 
 
 def show(options: argparse.Namespace) -> None:
