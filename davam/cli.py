@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
@@ -75,7 +76,7 @@ def score(options: argparse.Namespace) -> None:
         pq.write_table(scores.table(), options.out, compression="zstd")
     else:
         for row in scores.table().to_pylist():
-            print(json.dumps(row, ensure_ascii=False))
+            print(json.dumps(_measured(row), ensure_ascii=False))
     name = "ppl_exact" if model.core.exact else "ppl_bound"
     print(f"{name} {scores.ppl_bound:.4f} over {sum(scores.num_tokens)} tokens", file=sys.stderr)
 
@@ -137,6 +138,11 @@ def _model_command(
     parser.add_argument("--model", required=True, help="a model folder, an artifact or a run; local or any URI")
     parser.add_argument("--device", default="cpu")
     return parser
+
+
+def _measured(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without the columns that a model of its family does not fill."""
+    return {name: value for name, value in row.items() if value == value and value != []}  # NaN equals nothing
 
 
 def _texts(options: argparse.Namespace) -> list[str]:
