@@ -79,6 +79,7 @@ class Samples:
 class Scores:
     """What the model makes of given sentences, one entry each; nats, with one end symbol and one end code counted.
 
+    `length_nats` is what of the KL pays for the number of latents, where that has a distribution of its own.
     `iw_nats` and the posterior's mean and log variance are of models with a single Gaussian latent; else NaN and
     empty lists.
     """
@@ -89,6 +90,7 @@ class Scores:
     num_latents: list[int]
     rec_nats: list[float]
     kl_nats: list[float]
+    length_nats: list[float]
     iw_nats: list[float]
     posterior_mean: list[list[float]]
     posterior_logvar: list[list[float]]
@@ -108,6 +110,7 @@ class Scores:
             "num_latents": self.num_latents,
             "rec_nats": self.rec_nats,
             "kl_nats": self.kl_nats,
+            "length_nats": self.length_nats,
             "iw_nats": self.iw_nats,
             "posterior_mean": self.posterior_mean,
             "posterior_logvar": self.posterior_logvar,
@@ -185,6 +188,7 @@ class TextModel:
         """The code of every token of every text."""
         return self.encode_tokens(self._tokens(texts))
 
+    @torch.no_grad()
     def encode_tokens(self, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
         """The code of every token of every row; a row ends with `</s>`, which has no code."""
         rows = Rows.from_lists(range(len(tokens)), tokens)
@@ -211,6 +215,7 @@ class TextModel:
             texts += self.tokenizer.decode(decoded.tokens_BS.tolist())
         return texts
 
+    @torch.no_grad()
     def reconstruct(self, texts: Sequence[str]) -> list[str]:
         """Each text rebuilt from its latents without chance: from its codes, or from the posterior's mean."""
         tokens = self._tokens(texts)
@@ -226,6 +231,7 @@ class TextModel:
         their place; with draws, the importance-weighted nats of models with a single Gaussian latent."""
         return self.score_tokens(self._tokens(texts), texts, range(len(texts)), importance_draws)
 
+    @torch.no_grad()
     def score_tokens(
         self, tokens: Sequence[Sequence[int]], texts: Sequence[str], ids: Sequence[int], importance_draws: int = 0
     ) -> Scores:
@@ -309,7 +315,8 @@ class TextModel:
         if importance_draws and isinstance(self.core, Vae):
             iw = self.core.importance_nats(batch, importance_draws).tolist()
         latents, rec, kl = (column.tolist() for column in (scores.latents_B, scores.rec_B, scores.kl_B))
-        return dict(zip(SCORED, (latents, rec, kl, iw, mean, logvar, texts, matched), strict=True))
+        length = [0.0] * len(texts) if scores.length_nats_B is None else scores.length_nats_B.tolist()
+        return dict(zip(SCORED, (latents, rec, kl, length, iw, mean, logvar, texts, matched), strict=True))
 
     def _compare(self, batch: Batch, decoded: Decoded) -> tuple[list[str], list[int]]:
         width = max(batch.tokens_BS.shape[1], decoded.tokens_BS.shape[1])
@@ -321,8 +328,8 @@ class TextModel:
     def _check_codes(self, codes: Sequence[Sequence[int]]) -> None:
         size = self.codes.config.codebook_size
         for index, row in enumerate(codes):
-            if not 1 <= len(row) <= self.max_tokens:
-                raise DataError(f"codes[{index}] has {len(row)} codes; this model decodes 1 to {self.max_tokens}")
+            if not 1 <= len(row) <= self.codes.most_codes:
+                raise DataError(f"codes[{index}] has {len(row)} codes; this model decodes 1 to {self.codes.most_codes}")
             wrong = next((code for code in row if not 0 <= code < size), None)
             if wrong is not None:
                 raise DataError(f"codes[{index}] holds {wrong}; codes are 0 to {size - 1}")

@@ -56,7 +56,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
             256,
         )
         batch.write(scored, attempt.uri, by_split=False)
-    scores = attempt.read_table("scores/2")
+    scores = attempt.read_table("scores/2").sort_by("id")
     if scores.num_rows != total:
         raise DataError(f"{scores.num_rows} scores for {total} test rows; build the stage again with --force evaluate")
     measures = score_measures(scores, run.recipe) | sample_measures(run, inputs)
@@ -84,11 +84,16 @@ def score_measures(scores: pa.Table, recipe: Recipe) -> dict[str, float]:
     }
     if isinstance(recipe.model, VaeConfig):
         return measures | single_latent_measures(scores, tokens)
-    per_latent = "kl_nats_per_code" if recipe.has_codes else "kl_nats_per_latent"
-    # Rows 8 and 9 of Table II leave the KL out altogether.
+    length_nats = float(scores["length_nats"].to_numpy().sum())
+    per_latent = float((kl_B.sum() - length_nats) / latents_B.sum())
+    if not recipe.has_codes:
+        measures |= {"kl_nats_per_latent": per_latent, "length_nats": length_nats / len(rec_B)}
+        # Row 8 of Table II leaves the KL out altogether; VAE+Attn is not in it.
+        return measures | ({"ppl_paper": rec_only} if recipe.model.kind == "gavam" else {})
+    # So does row 9; DAVAM's averages the KL.
     averages_kl = recipe.model.kind == "davam"
     ppl_paper = metrics.ppl_paper(rec_B, kl_B, latents_B, tokens_B) if averages_kl else rec_only
-    return measures | {per_latent: float(kl_B.sum() / latents_B.sum()), "ppl_paper": ppl_paper}
+    return measures | {"kl_nats_per_code": per_latent, "ppl_paper": ppl_paper}
 
 
 def single_latent_measures(scores: pa.Table, tokens: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     """Trains by Ray Train; rank 0 writes the model folder."""
     if run.recipe.pretraining is None:
-        raise ConfigError("pretraining: this recipe has none; add a preset that sets it, such as pretraining")
+        raise ConfigError("pretraining: this recipe has none; add a preset that sets it, such as pretraining_fbp")
     return trained("pretraining", run, inputs, attempt, inputs["tokens"], build_worker, text_model)
 
 

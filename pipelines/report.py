@@ -28,7 +28,11 @@ SHOWN_RECONSTRUCTIONS = 8
 SHOWN_SAMPLES = 20
 MEANINGS = {
     "rec_nats": ("nats/sentence", "mean -ln p(x|z) of the test sentences, the end symbol included"),
-    "kl_nats_sum": ("nats/sentence", "mean cost of a sentence's codes and of its end under the prior, Eq. (7)"),
+    "kl_nats_sum": (
+        "nats/sentence",
+        "mean cost of a sentence's latents, and of their number, under the prior, Eq. (7)",
+    ),
+    "length_nats": ("nats/sentence", "what of it pays for the number of latents alone"),
     "kl_nats_per_code": ("nats/code", "the same per code: what the paper's table calls KL"),
     "kl_nats_per_latent": ("nats/latent", "the same per latent: what the paper's table calls KL"),
     "nll_nats": ("nats/sentence", "mean -ln p(x) of the test sentences, the end symbol included"),
@@ -149,7 +153,7 @@ def warnings(measures: dict[str, float], inputs: dict[str, Manifest], recipe: Re
     if isinstance(recipe.model, CodebookConfig) and measures["codes_used"] < recipe.model.codebook_size:
         size, used = recipe.model.codebook_size, int(measures["codes_used"])
         found.append(f"{size - used} of {size} codes do not occur in the test sentences.")
-    if measures.get("kl_nats_sum", COLLAPSED_NATS) < COLLAPSED_NATS:
+    if measures.get("kl_nats_sum", COLLAPSED_NATS) - measures.get("length_nats", 0.0) < COLLAPSED_NATS:
         found.append("The posterior has collapsed: the latent carries next to nothing about the text.")
     dropped = inputs["tokens"].counts["dropped_blank"] + inputs["tokens"].counts["dropped_too_long"]
     if dropped:

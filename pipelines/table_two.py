@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
+
 from davam.data import fs
 from davam.data.artifacts import Manifest, provenance
 from davam.data.batches import plan_epoch, row_noise
@@ -28,6 +30,7 @@ from davam.families.base import Clock
 from davam.families.codes import CodebookConfig
 from davam.recipe import Recipe
 from davam.train import comm
+from davam.train.lagging import WINDOW_STEPS
 from davam.train.optim import build_optimizer
 from davam.train.stages import build_job, stage_one_module
 from davam.train.step import all_parameters, optimizer_step
@@ -79,19 +82,21 @@ def table_two(options: argparse.Namespace) -> None:
     if options.dry_run:
         print("\n".join(f"{row.name:<20}  {state(row)}  {shlex.join(row.arguments)}" for row in rows))
         return
+    require_different(rows)
     tokens = run_stage(TOKENS, rows[0].run)
-    for row in rows if options.minutes is not None else []:
+    waiting = [row for row in rows if state(row) == "build"]
+    # The probe measures this machine's processors, so it can say nothing about GPUs.
+    for row in waiting if options.minutes is not None and not options.gpu else []:
         require_time(row, tokens, step_s(row.run, tokens))
-    train(rows)
+    failed = train(rows, waiting)
     table = Table(f"Table II on {corpus}", caption(options, rows), [measured(row) for row in rows])
     uri = fs.join(rows[0].run.store.uri, "tables", f"table_two-{corpus}")
     fs.write_bytes_atomic(f"{uri}.md", markdown(table).encode())
     fs.write_bytes_atomic(f"{uri}.html", html(table).encode())
     print(markdown(table))
     say(f"{uri}.html")
-    missing = [row.name for row in table.rows if not row.measures]
-    if missing:
-        raise TrainingError(f"rows that did not run: {', '.join(missing)}; see their logs, and give the command again")
+    if failed:
+        raise TrainingError(f"rows that failed: {', '.join(failed)}; see their logs, and give the command again")
 
 
 def chosen(names: str) -> list[str]:
@@ -113,7 +118,7 @@ def open_row(name: str, options: argparse.Namespace) -> Row:
     own.preset, own.overrides = layers, [*overrides, *options.overrides]
     try:
         run = open_run(own, ())
-        own.overrides += budget(run.recipe, options)
+        own.overrides = [*overrides, *budget(run.recipe, options), *options.overrides]
         run = open_run(own, ())
     except ConfigError as error:
         raise ConfigError(f"row {name}: {error}") from None
@@ -148,6 +153,8 @@ def require_time(row: Row, tokens: Manifest, seconds: float) -> None:
     recipe, minutes = row.run.recipe, row.run.recipe.stage_one.max_minutes
     epochs = recipe.model.continuous_epochs + 1 if isinstance(recipe.model, CodebookConfig) else 1
     steps = train_steps(tokens, recipe.stage_one) // recipe.stage_one.epochs
+    if recipe.stage_one.encoder_updates == "aggressive":
+        steps *= 1 + 2 * WINDOW_STEPS  # the inner loop compares two windows before it can stop
     needed = epochs * steps * seconds / row.run.execution.workers / 60
     if minutes is not None and needed > minutes:
         raise ConfigError(
@@ -157,7 +164,8 @@ def require_time(row: Row, tokens: Manifest, seconds: float) -> None:
 
 
 def step_s(run: Run, tokens: Manifest) -> float:
-    """Seconds of one training step on the whole batch in one process: the fastest of a few."""
+    """Seconds of one training step on the whole batch with one worker's threads: the fastest of a few."""
+    torch.set_num_threads(run.execution.cpus_per_worker)
     train = read_rows(run.execution.store, tokens, "train", None)
     vocab_size = read_tokenizer(run.execution.store, tokens).vocab_size
     module = stage_one_module(run.recipe, vocab_size)
@@ -191,15 +199,26 @@ def state(row: Row) -> str:
     return "skip " if row.run.store.find(EVALUATE.name, EVALUATE.fingerprint(row.run.recipe)) else "build"
 
 
-def train(rows: Sequence[Row]) -> None:
-    """Runs what is not there yet, as many rows at a time as the cluster holds. A row that fails is named, and the
-    others go on."""
-    waiting = [row for row in rows if state(row) == "build"]
+def require_different(rows: Sequence[Row]) -> None:
+    """Raises ConfigError for two rows that are the same model: they would train in each other's place."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        identity = STAGE_ONE.fingerprint(row.run.recipe)
+        if identity in seen:
+            raise ConfigError(
+                f"rows {seen[identity]} and {row.name} are the same model with these overrides; leave one of them out"
+            )
+        seen[identity] = row.name
+
+
+def train(rows: Sequence[Row], waiting: list[Row]) -> list[str]:
+    """Runs the rows that wait, as many at a time as the cluster holds; the names of those that failed."""
     for row in rows:
         if row not in waiting:
             say(f"{row.name:<20}  skip   unchanged")
     if not waiting:
-        return
+        return []
+    failed: list[str] = []
     rows[0].run.connect()
     from cluster.session import address, slots
 
@@ -217,12 +236,14 @@ def train(rows: Sequence[Row]) -> None:
                 if process.poll() is not None:
                     del running[name]
                     outcome = "done" if process.returncode == 0 else f"failed with exit code {process.returncode}"
+                    failed += [name] * (process.returncode != 0)
                     say(f"{name:<20}  {outcome}  {(time.monotonic() - began) / 60:.1f} minutes")
     finally:
         for process, _ in running.values():
             process.terminate()
         for process, _ in running.values():
             process.wait()
+    return failed
 
 
 def start(row: Row, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -269,6 +290,8 @@ def caption(options: argparse.Namespace, rows: Sequence[Row]) -> list[str]:
         f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {run.execution.workers} workers a row; {machine}.",
         "`ppl_paper` is the paper's formula of that row, for comparison alone. The valid PPL is the likelihood itself "
         "(ppl_exact) or an upper bound of it.",
+        "All rows have the output layer of `recommended`, a softmax of two levels, exactly normalised; the baselines' own "
+        "code has one level.",
         "`KL` is as the paper has it, per latent where there is one for every word; `KL sum` is per sentence.",
     ]
 
@@ -276,7 +299,10 @@ def caption(options: argparse.Namespace, rows: Sequence[Row]) -> list[str]:
 def budget_text(options: argparse.Namespace) -> str:
     """The budget in words."""
     if options.minutes is not None:
-        return f"{options.minutes:g} minutes of training steps a row"
+        return (
+            f"at most {options.minutes:g} minutes of training steps a row, ending with an epoch; epochs and schedules as "
+            "the presets have them"
+        )
     if options.epochs is None:
         return "as the presets have it"
     return f"{options.epochs} epochs of every training, schedules shortened to {WARMUP_SHARE:.0%} of them"

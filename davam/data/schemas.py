@@ -38,6 +38,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         num_latents=pa.int32(),
         rec_nats=pa.float64(),
         kl_nats=pa.float64(),
+        length_nats=pa.float64(),
         iw_nats=pa.float64(),
         posterior_mean=_FLOATS,
         posterior_logvar=_FLOATS,

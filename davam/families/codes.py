@@ -46,6 +46,8 @@ class CodeFamily(TextFamily):
 
     objective = "rec_nats"
     has_codes: ClassVar[bool] = True
+    #: whether the prior's end code is one among others, and not certain after a fixed number of them
+    ends_by_code: ClassVar[bool] = True
 
     config: CodebookConfig
     codebook: Codebook
@@ -53,6 +55,11 @@ class CodeFamily(TextFamily):
     @abstractmethod
     def states(self, words_BT: Tensor, length_B: Tensor) -> Tensor:
         """What is quantized: the encoder's states in code space, h_BTD, in fp32."""
+
+    @property
+    def most_codes(self) -> int:
+        """The codes of the longest text."""
+        return int(self.num_codes(torch.tensor(self.max_tokens)))
 
     @property
     def draw_width(self) -> int:
@@ -80,7 +87,7 @@ class CodeFamily(TextFamily):
         rec_B = self.reconstruction(batch, latents, None)[1]
         target_BT = with_end_code(latents.codes_BT, latents.length_B, prior.end_code)
         kl_B = prior.nll(target_BT, latents.length_B + 1)
-        return RowScores(rec_B, kl_B, latents.length_B + 1)  # the end is a code, too
+        return RowScores(rec_B, kl_B, latents.length_B + self.ends_by_code)
 
     def draw(self, uniform_BN: Tensor, prior: Prior | None, temperature: float, length: int | None) -> LatentDraw:
         """Codes and their end from the prior."""

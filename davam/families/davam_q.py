@@ -33,6 +33,8 @@ class DavamQ(CodeFamily):
         "step, and a prior models the codes. Its likelihood is known as a bound only."
     )
 
+    ends_by_code: ClassVar[bool] = False
+
     def __init__(self, config: DavamQConfig, vocab_size: int, max_tokens: int) -> None:
         super().__init__(config, vocab_size, max_tokens)
         embed, hidden, dim = config.embed_dim, config.hidden_dim, config.code_dim

@@ -51,11 +51,13 @@ class LatentDraw:
 
 @dataclass(frozen=True)
 class RowScores:
-    """Rec and KL of each row in nats, how many latents it has and, of a single Gaussian one, mean_BD and logvar_BD."""
+    """Rec and KL of each row in nats, how many latents it has; what of the KL pays for their number, where that has a
+    distribution of its own; and, of a single Gaussian latent, mean_BD and logvar_BD."""
 
     rec_B: Tensor
     kl_B: Tensor
     latents_B: Tensor
+    length_nats_B: Tensor | None = None
     posterior: tuple[Tensor, Tensor] | None = None
 
 

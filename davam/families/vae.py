@@ -80,7 +80,7 @@ class Vae(TextFamily):
         mean_BD, logvar_BD = self.posterior(batch)
         rec_B = self._rec(batch, mean_BD, logvar_BD, None)[1]
         kl_B = ops.gaussian_kl(mean_BD, logvar_BD).sum(1)
-        return RowScores(rec_B, kl_B, batch.length_B.new_ones(len(rec_B)), (mean_BD, logvar_BD))
+        return RowScores(rec_B, kl_B, batch.length_B.new_ones(len(rec_B)), posterior=(mean_BD, logvar_BD))
 
     def draw(self, uniform_BN: Tensor, prior: Prior | None, temperature: float, length: int | None) -> LatentDraw:
         """z from N(0, temperature^2 I)."""

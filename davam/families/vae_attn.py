@@ -93,7 +93,7 @@ class VaeAttn(TextFamily):
     def row_scores(self, batch: Batch, prior: Prior | None) -> RowScores:
         """Rec and KL of one draw from the posterior, which is the same whenever the row is scored."""
         _, rec_B, kl_B = self._terms(batch, None)
-        return RowScores(rec_B, kl_B, batch.length_B - 1)
+        return RowScores(rec_B, kl_B, batch.length_B - 1, self.length_nats_T[batch.length_B - 2])
 
     def draw(self, uniform_BN: Tensor, prior: Prior | None, temperature: float, length: int | None) -> LatentDraw:
         """How many latents, and then the latents."""

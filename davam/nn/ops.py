@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+INFORMATION_ROWS = 1024  # rows that are compared with all others at once
+
 
 @contextlib.contextmanager
 def full_fp32(device_type: str) -> Iterator[None]:
@@ -76,14 +78,17 @@ def gaussian_log_density(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
 def gaussian_information(mean_BD: Tensor, logvar_BD: Tensor, normal_BD: Tensor) -> Tensor:
     """I(x; z) in nats under the mixture of all rows' posteriors, with one draw a row: the mean of
     ln q(z|x) - ln (1/B) sum_j q(z|x_j), the first term in closed form."""
-    z_BD = gaussian_draw(mean_BD, logvar_BD, normal_BD)
+    mean_BD, logvar_BD = mean_BD.double(), logvar_BD.double()  # the square, written out, cancels
+    z_BD = gaussian_draw(mean_BD, logvar_BD, normal_BD.double())
     negative_entropy = -0.5 * (math.log(2 * math.pi) + 1 + logvar_BD).sum(1).mean()
     # ln q(z_i|x_j) = -1/2 [ sum_d (z_i - m_j)^2 / v_j + logvar_j + ln 2 pi ], the square written out: two products.
     precision_BD = torch.exp(-logvar_BD)
-    square_BB = z_BD.square() @ precision_BD.T - 2 * z_BD @ (mean_BD * precision_BD).T
     constant_B = (mean_BD.square() * precision_BD + logvar_BD + math.log(2 * math.pi)).sum(1)
-    mixture_B = (-0.5 * (square_BB + constant_B)).logsumexp(1) - math.log(len(mean_BD))
-    return negative_entropy - mixture_B.mean()
+    mixtures = []
+    for z_ND in z_BD.split(INFORMATION_ROWS):
+        square_NB = z_ND.square() @ precision_BD.T - 2 * z_ND @ (mean_BD * precision_BD).T
+        mixtures.append((-0.5 * (square_NB + constant_B)).logsumexp(1) - math.log(len(mean_BD)))
+    return negative_entropy - torch.cat(mixtures).mean()
 
 
 def normal_quantile(uniform: Tensor) -> Tensor:

@@ -137,8 +137,9 @@ class OutputLayer(nn.Module):
         """(sum of weight_N * nll_N with gradient, nll_N without), nats."""
         total, nll_N = self.head.nll(h_NC, target_N.clamp_max(self.shortlist), weight_N)
         rare = (target_N >= self.shortlist).nonzero().squeeze(1)
-        if self.tail is None or not len(rare):
+        if self.tail is None:
             return total, nll_N
+        # Without any rare word, too: every weight must get its gradient, or DDP waits for it for ever.
         # index_select has a cheap backward pass, unlike indexing by a mask.
         part, nll_R = self.tail.nll(h_NC.index_select(0, rare), target_N[rare] - self.shortlist, weight_N[rare])
         return total + part, nll_N.index_add(0, rare, nll_R)

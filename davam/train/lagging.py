@@ -49,7 +49,7 @@ def encoder_steps(
         terms = optimizer_step(job, optimizer, batch, rows, clock, rate, noise, is_encoder, group)
         window += torch.stack([terms.loss_sum.detach(), terms.sums["tokens"]]).double().cpu()
         if step % WINDOW_STEPS == 0:
-            loss_sum, tokens = group.all_reduce(window).tolist()
+            loss_sum, tokens = group.all_reduce(window.to(job.device)).tolist()
             if loss_sum / tokens > before:
                 return step
             before, window = loss_sum / tokens, torch.zeros_like(window)

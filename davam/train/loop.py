@@ -4,6 +4,7 @@ It knows neither Ray nor paths. `hooks.report` gets a dictionary for the progres
 state. Each epoch's batches come from the plan, so a resumed run repeats the unbroken one exactly.
 """
 
+import operator
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -125,7 +126,7 @@ def _close_epoch(
         information_nats = latent_information(job, group)
         record["valid/latent_information_nats"] = information_nats
         # The encoder has caught up once what it says no longer grows; from then on all step together, for good.
-        state.lagging = information_nats >= state.information_nats
+        state.lagging = comm.on_rank_zero(partial(operator.ge, information_nats, state.information_nats), job.device)
         state.information_nats = information_nats
     if job.module.selectable(state.epoch):
         if loss < state.best_objective:
@@ -147,9 +148,13 @@ def _close_epoch(
 
 
 def _time_is_up(job: Job, state: TrainState) -> bool:
-    """Rank 0's answer, for all workers: their clocks differ."""
+    """Rank 0's answer, for all workers: their clocks differ. A training goes on until it has weights to end with."""
     minutes = job.config.max_minutes
-    return minutes is not None and comm.on_rank_zero(lambda: state.train_s >= 60 * minutes, job.device)
+    return (
+        minutes is not None
+        and bool(state.best_weights)
+        and comm.on_rank_zero(lambda: state.train_s >= 60 * minutes, job.device)
+    )
 
 
 def _apply_plateau(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, loss: float) -> None:

@@ -28,13 +28,13 @@ def test_every_layer_goes_with_the_vae(layer: str) -> None:
         (
             "lstm_lm",
             "prior.kind=lstm",
-            "prior: model.kind=lstm_lm has no codes that a prior could learn; leave prior out",
+            "prior: model.kind=lstm_lm has no codes that a prior could learn; set prior=null",
         ),
         ("davam_q", "prior=null", "prior: required for model.kind=davam_q, whose codes a prior must learn"),
         (
             "lstm_lm",
             "pretraining={epochs: 1, optimizer: {kind: adamw}}",
-            "pretraining: for model.kind=vae, not for lstm_lm; leave pretraining out",
+            "pretraining: for model.kind=vae, not for lstm_lm; set pretraining=null",
         ),
     ],
 )

@@ -17,6 +17,7 @@ COLUMNS = {
         "num_latents",
         "rec_nats",
         "kl_nats",
+        "length_nats",
         "iw_nats",
         "posterior_mean",
         "posterior_logvar",

@@ -9,7 +9,7 @@ from davam.errors import ConfigError
 from davam.evaluate.paper import paper_figures
 from davam.evaluate.table import COLUMNS, Table, TableRow, cells, html, markdown
 from davam.recipe import load_recipe
-from pipelines.table_two import ROWS, budget, chosen, open_row, parsed, require_time
+from pipelines.table_two import ROWS, budget, chosen, open_row, parsed, require_different, require_time
 
 
 def options(*given: str) -> argparse.Namespace:
@@ -137,3 +137,16 @@ def test_the_page_escapes_everything() -> None:
     assert "<script" not in page
     assert page.count("&lt;script&gt;") == 5
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_rows_that_overrides_make_equal_are_refused() -> None:
+    rows = [open_row(name, options("model.kl.kind=constant")) for name in ("vae", "vae_anneal")]
+    with pytest.raises(
+        ConfigError, match=r"^rows vae and vae_anneal are the same model with these overrides; leave one"
+    ):
+        require_different(rows)
+    require_different([open_row(name, options()) for name in ROWS])
+
+
+def test_an_override_goes_before_the_budget() -> None:
+    assert open_row("vae", options("--epochs", "4", "stage_one.epochs=6")).run.recipe.stage_one.epochs == 6
