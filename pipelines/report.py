@@ -30,7 +30,7 @@ MEANINGS = {
     "rec_nats": ("nats/sentence", "mean -ln p(x|z) of the test sentences, the end symbol included"),
     "kl_nats_sum": (
         "nats/sentence",
-        "mean cost of a sentence's latents, and of their number, under the prior, Eq. (7)",
+        "mean cost of a sentence's latents and of their number under the prior, Eq. (7)",
     ),
     "length_nats": ("nats/sentence", "what of it pays for the number of latents alone"),
     "kl_nats_per_code": ("nats/code", "the same per code: what the paper's table calls KL"),

@@ -11,7 +11,7 @@ from davam.recipe import Recipe, load_recipe
 
 CORPORA = ("tiny", "ptb", "snli", "captions", "yahoo")
 METHODS = ("recommended", "paper", "lstm_lm", "vae", "vae_attn", "gavam", "davam_q")
-LAYERS = ("brief", "anneal", "cyclic", "free_bits", "fbp", "pretraining_fbp")
+LAYERS = ("brief", "anneal", "aggressive", "cyclic", "free_bits", "fbp", "pretraining_fbp")
 
 
 @pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer != "brief"])
