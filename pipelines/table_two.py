@@ -290,8 +290,8 @@ def caption(options: argparse.Namespace, rows: Sequence[Row]) -> list[str]:
         f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {run.execution.workers} workers a row; {machine}.",
         "`ppl_paper` is the paper's formula of that row, for comparison alone. The valid PPL is the likelihood itself "
         "(ppl_exact) or an upper bound of it.",
-        "The output layer of every row is that of `recommended`, a softmax of two levels, exactly normalised; the code of "
-        "the baselines' authors has one level.",
+        "The output layer of every row is that of `recommended`, a softmax of two levels, exactly normalised; the "
+        "baselines' own code has one level.",
         "`KL` is as the paper has it, per latent where there is one for every word; `KL sum` is per sentence.",
     ]
 
