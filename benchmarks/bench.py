@@ -24,6 +24,8 @@ from davam.api import SAMPLE_ROWS, TextModel
 from davam.data.batches import Rows, plan_epoch, row_noise, take_slice
 from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
 from davam.families.base import Clock
+from davam.families.codes import CodebookConfig
+from davam.families.vae import Vae
 from davam.nn import ops
 from davam.recipe import Recipe, load_recipe
 from davam.train import comm
@@ -32,6 +34,7 @@ from davam.train.stages import stage_one_module
 
 PTB_WORDS, PTB_MEAN_LENGTH = 9_998, 21
 SENTENCE_WORDS = 20
+IMPORTANCE_ROWS, PTB_TEST_ROWS = 16, 3_761
 
 
 def main() -> int:
@@ -45,8 +48,9 @@ def main() -> int:
     torch.set_num_threads(1)
     rows, tokenizer = ptb_rows(options.data) if options.data else ptb_shaped_rows()
     source = "ptb" if options.data else "rows of PTB's shape"
-    for preset in ("paper", "recommended"):
+    for preset in ("lstm_lm", "vae", "paper", "recommended"):
         bench_training(preset, rows, tokenizer, source, options.rounds, options.steps)
+    bench_importance(rows, tokenizer, source, options.rounds)
     model = api.load(options.model) if options.model else untrained(tokenizer)
     bench_sampling(model, options.model is not None, options.rounds)
     return 0
@@ -74,8 +78,9 @@ def training_step(recipe: Recipe, rows: Rows, vocab_size: int) -> Callable[[], i
     group = comm.workers()
     plan = plan_epoch(rows.lengths, 0, 0, recipe.stage_one.batch_rows)
     batches = (take_slice(rows, batch) for _ in iter(int, 1) for batch in plan)
-    epoch = recipe.model.continuous_epochs
-    codes_per_step = float(rows.lengths.sum() / len(plan))
+    # Families with codes quantize from the end of their warm-up on.
+    epoch = recipe.model.continuous_epochs if isinstance(recipe.model, CodebookConfig) else 0
+    codes_per_step = float(model.num_codes(torch.from_numpy(rows.lengths - 1)).sum() / len(plan))
     model.begin_epoch(epoch, lambda: (take_slice(rows, batch) for batch in plan), codes_per_step, 0, group)
     model.train()
 
@@ -91,6 +96,21 @@ def training_step(recipe: Recipe, rows: Rows, vocab_size: int) -> Callable[[], i
         return int(batch.length_B.sum())
 
     return step
+
+
+def bench_importance(rows: Rows, tokenizer: TextTokenizer, source: str, rounds: int) -> None:
+    """Sentences whose likelihood an untrained VAE estimates per CPU-second, by 500 draws each."""
+    recipe = load_recipe(["vae", "ptb"])
+    model = stage_one_module(recipe, tokenizer.vocab_size).eval()
+    assert isinstance(model, Vae)
+    figures = []
+    for round_index in range(rounds):
+        batch = take_slice(rows, np.arange(round_index * IMPORTANCE_ROWS, (round_index + 1) * IMPORTANCE_ROWS))
+        began = time.process_time()
+        model.importance_nats(batch, recipe.evaluation.importance_draws)
+        figures.append(IMPORTANCE_ROWS / (time.process_time() - began))
+    minutes = PTB_TEST_ROWS / statistics.median(figures) / 60
+    say("importance_vae", figures, "sentences/s", data=source, ptb_test_cpu_minutes=round(minutes, 1))
 
 
 def bench_sampling(model: TextModel, trained: bool, rounds: int) -> None:
@@ -159,9 +179,10 @@ def untrained(tokenizer: TextTokenizer) -> TextModel:
     recipe = load_recipe(["recommended", "ptb"])
     model = TextModel(recipe.model, recipe.prior, tokenizer, recipe.data.max_tokens)
     model.core.init_weights(0)
-    h_ND = torch.randn(4_096, recipe.model.code_dim, generator=torch.Generator().manual_seed(0))
-    centre_KD, share_K = ops.kmeans(h_ND, recipe.model.codebook_size, np.random.default_rng(0), iterations=1)
-    model.core.codebook.initialize(centre_KD, share_K, 1000.0)
+    codebook = model.codes.codebook
+    h_ND = torch.randn(4_096, codebook.code_KD.shape[1], generator=torch.Generator().manual_seed(0))
+    centre_KD, share_K = ops.kmeans(h_ND, len(codebook.code_KD), np.random.default_rng(0), iterations=1)
+    codebook.initialize(centre_KD, share_K, 1000.0)
     return model
 
 

@@ -37,7 +37,7 @@ def collect(run_uri: str) -> dict[str, Any]:
         "recipe": {name: value for name, value in run["recipe"].items() if name != "data"},
         "metrics": manifests["evaluate"].metrics,
         "wall_s": {stage: manifest.provenance["wall_s"] for stage, manifest in manifests.items()},
-        "training": _training(store, manifests["stage_two"]),
+        "training": _training(store, manifests.get("stage_two", manifests["stage_one"])),
         "versions": manifests["evaluate"].provenance["versions"],
         "commit": manifests["evaluate"].provenance["git"],
         "created_utc": run["created_utc"],

@@ -53,7 +53,7 @@ class Sampler:
         self.temperature = temperature
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """The schema `samples/1`."""
+        """The schema `samples/2`."""
         samples = self.model.sample_ids(table["id"].to_pylist(), seed=self.seed, temperature=self.temperature)
         self.counter.add.remote("done", table.num_rows)
         return samples.table()
@@ -62,15 +62,15 @@ class Sampler:
 class Scorer:
     """Scores and reconstructs given texts."""
 
-    def __init__(self, model_uri: str, counter: Any, gpu: bool) -> None:
+    def __init__(self, model_uri: str, counter: Any, gpu: bool, importance_draws: int) -> None:
         self.model = _load(model_uri, gpu)
         self.counter = counter
+        self.importance_draws = importance_draws
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """The schema `scores/1`."""
-        scores = self.model.score_tokens(
-            table["tokens"].to_pylist(), table["text"].to_pylist(), table["id"].to_pylist()
-        )
+        """The schema `scores/2`."""
+        tokens, texts, ids = (table[name].to_pylist() for name in ("tokens", "text", "id"))
+        scores = self.model.score_tokens(tokens, texts, ids, self.importance_draws)
         self.counter.add.remote("done", table.num_rows)
         return scores.table()
 

@@ -45,7 +45,7 @@ def connect(execution: Execution) -> None:
             _check_reachable(address)
         elif execution.workers * execution.cpus_per_worker > (os.cpu_count() or 1):
             raise ClusterError(_too_many(execution, float(os.cpu_count() or 1), "this machine"))
-        _start(address)
+        _start(execution, address)
     check_resources(execution, most_resources())
 
 
@@ -75,6 +75,20 @@ def actor_cpus(execution: Execution, resources: Mapping[str, float]) -> float:
     return min(execution.cpus_per_worker, max(0.0, (resources.get("CPU", 0) - 1) / execution.workers))
 
 
+def slots(execution: Execution) -> int:
+    """How many runs of that size fit at once; each takes one CPU beside its workers, for reading and writing."""
+    resources = ray.cluster_resources()
+    fit = int(resources.get("CPU", 0) / (execution.workers * execution.cpus_per_worker + 1))
+    if execution.gpu:
+        fit = min(fit, int(resources.get("GPU", 0) / execution.workers))
+    return max(1, fit)
+
+
+def address() -> str:
+    """Where other processes reach the cluster that this one is connected to."""
+    return str(ray.get_runtime_context().gcs_address)
+
+
 def unique_name(prefix: str) -> str:
     """A name for an actor of this run."""
     return f"{prefix}-{uuid.uuid4().hex[:8]}"
@@ -87,15 +101,17 @@ def _too_many(execution: Execution, cpus: float, where: str) -> str:
     )
 
 
-def _start(address: str | None) -> None:
+def _start(execution: Execution, address: str | None) -> None:
     env_vars = {name: os.environ[name] for name in WORKER_ENV if name in os.environ}
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": env_vars})
         return
-    # One logical CPU more than workers: Ray Data's reads and writes would otherwise wait for the actors.
+    # One logical CPU more for every run of this size that fits: Ray Data's reads and writes would otherwise wait for
+    # the actors.
+    cpus = os.cpu_count() or 1
     ray.init(
         address="local",
-        num_cpus=(os.cpu_count() or 1) + 1,
+        num_cpus=cpus + max(1, cpus // (execution.workers * execution.cpus_per_worker)),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

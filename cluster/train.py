@@ -29,10 +29,11 @@ from davam.data.artifacts import Manifest
 from davam.errors import DavamError, TrainingError
 from davam.families.base import Trainable
 from davam.recipe import Execution, Recipe
-from davam.train.loop import Hooks, Job, train
+from davam.train.loop import Hooks, train
 from davam.train.optim import build_optimizer
 from davam.train.stages import build_job, check_enough, place
 from davam.train.state import TrainState, load_state, save_state, training_record
+from davam.train.step import Job
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 def _train_worker(task: TrainTask, counter: Any) -> None:
     rank = ray.train.get_context().get_world_rank()
     module, train_rows, valid_rows = task.build(task)
-    check_enough(train_rows, valid_rows, task.recipe.model.codebook_size)
+    check_enough(len(train_rows), len(valid_rows), task.recipe.model)
     place(module, task.execution.gpu)
     job = build_job(module, _data_parallel(module), train_rows, valid_rows, task.recipe, task.stage)
     optimizer = build_optimizer(module, job.config)
@@ -136,7 +137,7 @@ def _hooks(task: TrainTask, counter: Any, rank: int) -> Hooks:
 
     def report(values: dict[str, float]) -> None:
         if rank == 0:
-            counter.put.remote(_shown(values, task.stage))
+            counter.put.remote(_shown(values))
 
     def save(state: TrainState, module: Trainable, optimizer: torch.optim.Optimizer) -> None:
         clock["saved"] = time.monotonic()
@@ -150,18 +151,18 @@ def _hooks(task: TrainTask, counter: Any, rank: int) -> Hooks:
     return Hooks(report, save, lambda: time.monotonic() - clock["saved"] > task.execution.checkpoint_every_s)
 
 
-def _shown(values: dict[str, float], stage: str) -> dict[str, float]:
-    objective = "rec_nats" if stage == "stage_one" else "kl_nats_sum"
+def _shown(values: dict[str, float]) -> dict[str, float]:
     shown = {"done": float(values["step"]), "show:epoch": float(values["epoch"])}
-    if values.get("rows"):
-        shown[f"show:{objective}"] = values[objective] / values["rows"]
+    for name in ("rec_nats", "kl_nats_sum"):
+        if name in values and values.get("rows"):
+            shown[f"show:{name}"] = values[name] / values["rows"]
     return shown
 
 
 def _export(task: TrainTask, module: Trainable, state: TrainState) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = task.export(task, module.eval())
-        model.training[task.stage] = training_record(state, module.objective)
+        model.training[task.stage] = training_record(state, module)
         model.save(folder)
         fs.upload_folder(folder, task.attempt_uri)
 

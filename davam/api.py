@@ -6,7 +6,8 @@ Legend: B rows, T words, S = T+1 targets, K codes.
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from davam.data.tokenizer import EOS_ID, TextTokenizer
 from davam.errors import ArtifactError, DataError
 from davam.evaluate import metrics
 from davam.families import FamilyConfig, build_family
-from davam.families.davam import Davam, Decoded
+from davam.families.codes import CodebookConfig, CodeFamily
+from davam.families.text import Decoded, Latents, TextFamily
+from davam.families.vae import Vae
 from davam.nn import ops
 from davam.nn.noise import Stream, sampling_uniforms
 from davam.nn.priors import Prior, PriorConfig, build_prior
@@ -37,47 +40,60 @@ from davam.nn.priors import Prior, PriorConfig, build_prior
 # way whatever the other rows are, so the same id gives the same text in any batch.
 SAMPLE_ROWS = 64
 SCORE_ROWS = 64
-WIDTH_MULTIPLE = 16  # sequences are padded to this multiple, for the same reason
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Generated sentences with the codes and the nats they cost; row i is a function of (model, seed, ids[i])."""
+    """Generated sentences with their latents and the nats they cost; row i is a function of (model, seed, ids[i]).
+
+    `codes` or, of families with Gaussian latents, `latents` (one after the other in one list); the other is empty.
+    """
 
     ids: list[int]
     seed: int
     texts: list[str]
     codes: list[list[int]]
+    latents: list[list[float]]
     tokens: list[list[int]]
     prior_nats: list[float]
     decode_nats: list[float]
     truncated: list[bool]
 
     def table(self) -> pa.Table:
-        """The samples in the schema `samples/1`."""
+        """The samples in the schema `samples/2`."""
         columns = {
             "id": self.ids,
             "seed": [self.seed] * len(self.ids),
             "codes": self.codes,
+            "latents": self.latents,
             "tokens": self.tokens,
             "text": self.texts,
             "prior_nats": self.prior_nats,
             "decode_nats": self.decode_nats,
             "truncated": self.truncated,
         }
-        return pa.Table.from_pydict(columns, schema=SCHEMAS["samples/1"])
+        return pa.Table.from_pydict(columns, schema=SCHEMAS["samples/2"])
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the model makes of given sentences, one entry each; nats, with one end symbol and one end code counted."""
+    """What the model makes of given sentences, one entry each; nats, with one end symbol and one end code counted.
+
+    `length_nats` is what of the KL pays for the number of latents, where that has a distribution of its own.
+    `iw_nats` and the posterior's mean and log variance are of models with a single Gaussian latent; else NaN and
+    empty lists.
+    """
 
     ids: list[int]
     texts: list[str]
     num_tokens: list[int]
-    num_codes: list[int]
+    num_latents: list[int]
     rec_nats: list[float]
     kl_nats: list[float]
+    length_nats: list[float]
+    iw_nats: list[float]
+    posterior_mean: list[list[float]]
+    posterior_logvar: list[list[float]]
     reconstructions: list[str]
     tokens_matched: list[int]
 
@@ -87,22 +103,30 @@ class Scores:
         return metrics.ppl_bound(sum(self.rec_nats), sum(self.kl_nats), sum(self.num_tokens))
 
     def table(self) -> pa.Table:
-        """The scores in the schema `scores/1`."""
+        """The scores in the schema `scores/2`."""
         columns = {
             "id": self.ids,
             "num_tokens": self.num_tokens,
-            "num_codes": self.num_codes,
+            "num_latents": self.num_latents,
             "rec_nats": self.rec_nats,
             "kl_nats": self.kl_nats,
+            "length_nats": self.length_nats,
+            "iw_nats": self.iw_nats,
+            "posterior_mean": self.posterior_mean,
+            "posterior_logvar": self.posterior_logvar,
             "text": self.texts,
             "reconstruction": self.reconstructions,
             "tokens_matched": self.tokens_matched,
         }
-        return pa.Table.from_pydict(columns, schema=SCHEMAS["scores/1"])
+        return pa.Table.from_pydict(columns, schema=SCHEMAS["scores/2"])
+
+
+#: the columns of `Scores` that come from the model
+SCORED = tuple(field.name for field in fields(Scores))[3:]
 
 
 class TextModel:
-    """A tokenizer, a DAVAM and, after stage two, a prior over its codes."""
+    """A tokenizer, a model of one of the families and, where that has codes, after stage two a prior over them."""
 
     def __init__(
         self, model_config: FamilyConfig, prior_config: PriorConfig | None, tokenizer: TextTokenizer, max_tokens: int
@@ -112,37 +136,39 @@ class TextModel:
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.training: dict[str, Any] = {}  # each stage's record, `metrics.json`
-        self.core: Davam = build_family(model_config, tokenizer.vocab_size, max_tokens).eval()
-        self._prior = None if prior_config is None else build_prior(prior_config, model_config.codebook_size).eval()
+        self.core: TextFamily = build_family(model_config, tokenizer.vocab_size, max_tokens).eval()
+        self.prior: Prior | None = None
+        if isinstance(model_config, CodebookConfig) and prior_config is not None:
+            self.prior = build_prior(prior_config, model_config.codebook_size).eval()
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.core.codebook.code_KD.device
+        return next(self.core.parameters()).device
 
     @property
-    def prior(self) -> Prior:
-        """The prior. Raises ArtifactError for a model that has only been through stage one."""
-        if self._prior is None:
-            raise ArtifactError(
-                "this model has no prior yet, so it can encode, decode and reconstruct, but neither "
-                "sample nor score; train stage two"
+    def codes(self) -> CodeFamily:
+        """The model, if it is of a family with codes. Raises DataError for others."""
+        if not isinstance(self.core, CodeFamily):
+            raise DataError(
+                f"a {self.core.kind} has no codes to encode to or decode from; it can sample, score and reconstruct"
             )
-        return self._prior
+        return self.core
 
     def to(self, device: str | torch.device) -> "TextModel":
         """This model, on the device."""
         self.core.to(device)
-        if self._prior is not None:
-            self._prior.to(device)
+        if self.prior is not None:
+            self.prior.to(device)
         return self
 
     def sample(
         self, n: int, *, seed: int = 0, length: int | None = None, temperature: float = 1.0, first_id: int = 0
     ) -> Samples:
-        """n new sentences: the prior's codes, then the decoder's words, both drawn at the temperature.
+        """n new sentences: latents from the prior, then the decoder's words, both drawn at the temperature.
 
-        `length` fixes the number of codes. Raises DataError for a length the model cannot hold.
+        `length` fixes the number of latents. Raises DataError for a length the model cannot hold, or of a family
+        whose latents do not decide the length.
         """
         return self.sample_ids(range(first_id, first_id + n), seed=seed, length=length, temperature=temperature)
 
@@ -153,7 +179,7 @@ class TextModel:
         """The sentences of these ids, in this order; other ids in the call change nothing."""
         if length is not None and not 1 <= length <= self.max_tokens:
             raise DataError(f"length={length}: this model generates 1 to {self.max_tokens} tokens")
-        samples = Samples([], seed, [], [], [], [], [], [])
+        samples = Samples([], seed, [], [], [], [], [], [], [])
         for first in range(0, len(ids), SAMPLE_ROWS):
             self._sample_block(list(ids[first : first + SAMPLE_ROWS]), seed, length, temperature, samples)
         return samples
@@ -162,13 +188,17 @@ class TextModel:
         """The code of every token of every text."""
         return self.encode_tokens(self._tokens(texts))
 
+    @torch.no_grad()
     def encode_tokens(self, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
         """The code of every token of every row; a row ends with `</s>`, which has no code."""
         rows = Rows.from_lists(range(len(tokens)), tokens)
         codes: list[list[int]] = [[] for _ in tokens]
-        for batch, codes_BT in self._encoded(rows):
+        family = self.codes
+        for batch in self._batches(rows):
+            latents = family.infer(batch)
+            assert latents.codes_BT is not None
             for row, index in enumerate(batch.index_B):
-                codes[index] = codes_BT[row, : int(batch.length_B[row]) - 1].tolist()
+                codes[index] = latents.codes_BT[row, : int(latents.length_B[row])].tolist()
         return codes
 
     @torch.no_grad()
@@ -181,36 +211,39 @@ class TextModel:
         texts: list[str] = []
         for first in range(0, len(codes), SAMPLE_ROWS):
             block = codes[first : first + SAMPLE_ROWS]
-            decoded = self.core.decode(*self._code_block(block), None)
+            decoded = self.core.generate(self.codes.code_latents(*self._code_block(block)), None)
             texts += self.tokenizer.decode(decoded.tokens_BS.tolist())
         return texts
 
+    @torch.no_grad()
     def reconstruct(self, texts: Sequence[str]) -> list[str]:
-        """Each text encoded and decoded again."""
-        return self.decode(self.encode(texts))
+        """Each text rebuilt from its latents without chance: from its codes, or from the posterior's mean."""
+        tokens = self._tokens(texts)
+        rebuilt = [""] * len(tokens)
+        for batch in self._batches(Rows.from_lists(range(len(tokens)), tokens)):
+            decoded = self.core.generate(self.core.infer(batch), None)
+            for index, text in zip(batch.index_B, self.tokenizer.decode(decoded.tokens_BS.tolist()), strict=True):
+                rebuilt[index] = text
+        return rebuilt
 
-    def score(self, texts: Sequence[str]) -> Scores:
+    def score(self, texts: Sequence[str], importance_draws: int = 0) -> Scores:
         """Rec and KL of each text in nats, its free-running reconstruction, and how many tokens of it are right in
-        their place."""
-        return self.score_tokens(self._tokens(texts), texts, range(len(texts)))
+        their place; with draws, the importance-weighted nats of models with a single Gaussian latent."""
+        return self.score_tokens(self._tokens(texts), texts, range(len(texts)), importance_draws)
 
-    def score_tokens(self, tokens: Sequence[Sequence[int]], texts: Sequence[str], ids: Sequence[int]) -> Scores:
-        """The scores of tokenized rows, each ending with `</s>`."""
-        rows = Rows.from_lists(range(len(tokens)), tokens)
-        rec, kl, rebuilt, matched = (
-            np.zeros(len(tokens)),
-            np.zeros(len(tokens)),
-            [""] * len(tokens),
-            [0] * len(tokens),
-        )
-        for batch, codes_BT in self._encoded(rows):
-            rec[batch.index_B] = self._rec_nats(batch, codes_BT).cpu().numpy()
-            kl[batch.index_B] = self._kl_nats(batch, codes_BT).cpu().numpy()
-            decoded = self.core.decode(codes_BT, batch.length_B - 1, None)
-            for index, text, count in zip(batch.index_B, *self._compare(batch, decoded), strict=True):
-                rebuilt[index], matched[index] = text, count
-        lengths = [int(n) for n in rows.lengths]
-        return Scores(list(ids), list(texts), lengths, lengths, rec.tolist(), kl.tolist(), rebuilt, matched)
+    @torch.no_grad()
+    def score_tokens(
+        self, tokens: Sequence[Sequence[int]], texts: Sequence[str], ids: Sequence[int], importance_draws: int = 0
+    ) -> Scores:
+        """The scores of tokenized rows, each ending with `</s>`. A posterior's draws are a function of the row's id."""
+        order = np.argsort(np.asarray(ids, dtype=np.int64), kind="stable")
+        rows = Rows.from_lists(ids, tokens)
+        found: dict[str, list[Any]] = {name: [None] * len(tokens) for name in SCORED}
+        for batch in self._batches(rows):
+            columns = self._score_batch(batch, importance_draws)
+            for name, place in product(SCORED, range(len(batch.ids))):
+                found[name][order[batch.index_B[place]]] = columns[name][place]
+        return Scores(list(ids), list(texts), [len(row) for row in tokens], **found)
 
     def save(self, path: str | Path) -> None:
         """Write the model folder: config, weights, tokenizer, metrics and model card."""
@@ -219,7 +252,7 @@ class TextModel:
         self.tokenizer.save(folder)
         config = {
             "model_type": "davam",
-            "architectures": ["Davam"],
+            "architectures": [type(self.core).__name__],
             "davam_version": davam.__version__,
             "vocab_size": self.tokenizer.vocab_size,
             "max_tokens": self.max_tokens,
@@ -231,27 +264,29 @@ class TextModel:
         _write_json(folder / "metrics.json", self.training)
         weights = {name: value.contiguous().cpu() for name, value in self._weights().items()}
         parameters = sum(value.numel() for value in weights.values())
-        (folder / "README.md").write_text(model_card(config, self.training, parameters), "utf-8")
+        complete = self.prior is not None or not self.core.has_codes
+        (folder / "README.md").write_text(
+            model_card(config, self.core.about, complete, self.training, parameters), "utf-8"
+        )
         save_file(weights, str(folder / "model.safetensors"))
 
     def _weights(self) -> dict[str, Tensor]:
         weights = {f"core.{name}": value for name, value in self.core.state_dict().items()}
-        if self._prior is not None:
-            weights |= {f"prior.{name}": value for name, value in self._prior.state_dict().items()}
+        if self.prior is not None:
+            weights |= {f"prior.{name}": value for name, value in self.prior.state_dict().items()}
         return weights
 
     def _sample_block(self, ids: list[int], seed: int, length: int | None, temperature: float, out: Samples) -> None:
         filled = ids + [ids[0]] * (SAMPLE_ROWS - len(ids))
-        u_BT = sampling_uniforms(seed, Stream.PRIOR_SAMPLE, filled, self.max_tokens).to(self.device)
-        draw = self.prior.sample(u_BT, temperature, length)
-        u_BN = sampling_uniforms(seed, Stream.DECODER_SAMPLE, filled, 2 * (self.max_tokens + 1)).to(self.device)
-        width = _rounded_up(int(draw.length_B.max()), self.max_tokens)
-        u_BS2 = u_BN.view(SAMPLE_ROWS, -1, 2)
-        decoded = self.core.decode(draw.codes_BT[:, :width], draw.length_B, u_BS2, temperature)
+        u_BN = sampling_uniforms(seed, Stream.PRIOR_SAMPLE, filled, self.core.draw_width).to(self.device)
+        draw = self.core.draw(u_BN, self.prior, temperature, length)
+        u_BM = sampling_uniforms(seed, Stream.DECODER_SAMPLE, filled, 2 * (self.max_tokens + 1)).to(self.device)
+        decoded = self.core.generate(draw.latents, u_BM.view(SAMPLE_ROWS, -1, 2), temperature)
         n = len(ids)
         out.ids.extend(ids)
         out.texts.extend(self.tokenizer.decode(decoded.tokens_BS[:n].tolist()))
-        out.codes.extend(_trimmed(draw.codes_BT, draw.length_B, n))
+        out.codes.extend(_codes(draw.latents, n))
+        out.latents.extend(_vectors(draw.latents, n))
         out.tokens.extend(_trimmed(decoded.tokens_BS, decoded.length_B, n))
         out.prior_nats.extend(draw.nats_B[:n].tolist())
         out.decode_nats.extend(decoded.nats_B[:n].tolist())
@@ -266,23 +301,22 @@ class TextModel:
                 )
         return [[*row, EOS_ID] for row in rows]
 
-    @torch.no_grad()
-    def _encoded(self, rows: Rows) -> Iterator[tuple[Batch, Tensor]]:
-        if not len(rows):
-            return
-        for indices in plan_in_order(rows.lengths, SCORE_ROWS):
-            batch = to_device(take_slice(rows, indices), self.device)
-            yield batch, self.core.encode(batch.tokens_BS[:, :-1], batch.length_B - 1)
+    def _batches(self, rows: Rows) -> Iterator[Batch]:
+        """The rows in batches of similar length, on the model's device."""
+        for indices in plan_in_order(rows.lengths, SCORE_ROWS) if len(rows) else []:
+            yield to_device(take_slice(rows, indices), self.device)
 
-    @torch.no_grad()
-    def _rec_nats(self, batch: Batch, codes_BT: Tensor) -> Tensor:
-        mask_BT = ops.length_mask(batch.length_B - 1, codes_BT.shape[1])
-        return self.core.reconstruction(batch, self.core.codebook.vectors(codes_BT), mask_BT, None)[1]
-
-    @torch.no_grad()
-    def _kl_nats(self, batch: Batch, codes_BT: Tensor) -> Tensor:
-        """-ln p(z, end) of the deterministic posterior's codes: its KL to the prior, Eq. (7)."""
-        return self.prior.nll(with_end_code(codes_BT, batch.length_B - 1, self.prior.end_code), batch.length_B)
+    def _score_batch(self, batch: Batch, importance_draws: int) -> dict[str, list[Any]]:
+        """The columns of `Scores` that come from the model, in the batch's order."""
+        scores = self.core.row_scores(batch, self.prior)
+        texts, matched = self._compare(batch, self.core.generate(self.core.infer(batch), None))
+        mean, logvar = (part.tolist() for part in scores.posterior) if scores.posterior else ([[]] * len(texts),) * 2
+        iw = [math.nan] * len(texts)
+        if importance_draws and isinstance(self.core, Vae):
+            iw = self.core.importance_nats(batch, importance_draws).tolist()
+        latents, rec, kl = (column.tolist() for column in (scores.latents_B, scores.rec_B, scores.kl_B))
+        length = [0.0] * len(texts) if scores.length_nats_B is None else scores.length_nats_B.tolist()
+        return dict(zip(SCORED, (latents, rec, kl, length, iw, mean, logvar, texts, matched), strict=True))
 
     def _compare(self, batch: Batch, decoded: Decoded) -> tuple[list[str], list[int]]:
         width = max(batch.tokens_BS.shape[1], decoded.tokens_BS.shape[1])
@@ -292,10 +326,10 @@ class TextModel:
         return self.tokenizer.decode(decoded.tokens_BS.tolist()), right_BS.sum(1).tolist()
 
     def _check_codes(self, codes: Sequence[Sequence[int]]) -> None:
-        size = self.model_config.codebook_size
+        size = self.codes.config.codebook_size
         for index, row in enumerate(codes):
-            if not 1 <= len(row) <= self.max_tokens:
-                raise DataError(f"codes[{index}] has {len(row)} codes; this model decodes 1 to {self.max_tokens}")
+            if not 1 <= len(row) <= self.codes.most_codes:
+                raise DataError(f"codes[{index}] has {len(row)} codes; this model decodes 1 to {self.codes.most_codes}")
             wrong = next((code for code in row if not 0 <= code < size), None)
             if wrong is not None:
                 raise DataError(f"codes[{index}] holds {wrong}; codes are 0 to {size - 1}")
@@ -306,12 +340,6 @@ class TextModel:
         for row, values in enumerate(block):
             codes_BT[row, : len(values)] = torch.tensor(values)
         return codes_BT.to(self.device), length_B.to(self.device)
-
-
-def with_end_code(codes_BT: Tensor, length_B: Tensor, end_code: int) -> Tensor:
-    """The codes followed by the end code, 0 beyond it."""
-    padded_BS = torch.nn.functional.pad(codes_BT * ops.length_mask(length_B, codes_BT.shape[1]), (0, 1))
-    return padded_BS.scatter(1, length_B[:, None], end_code)
 
 
 def load(path_or_uri: str | Path, device: str = "cpu") -> TextModel:
@@ -335,7 +363,7 @@ def load(path_or_uri: str | Path, device: str = "cpu") -> TextModel:
         model = TextModel(model_config, prior_config, tokenizer, config["max_tokens"])
         weights = load_file(str(folder / "model.safetensors"))
         model.core.load_state_dict(_under(weights, "core."))
-        if prior_config is not None:
+        if model.prior is not None:
             model.prior.load_state_dict(_under(weights, "prior."))
         model.training = _read_json(folder, "metrics.json")
     except (ValidationError, KeyError, RuntimeError, OSError, SafetensorError) as error:
@@ -378,12 +406,18 @@ def _trimmed(values_BT: Tensor, length_B: Tensor, rows: int) -> list[list[int]]:
     return [values_BT[row, : int(length_B[row])].tolist() for row in range(rows)]
 
 
-def _rounded_up(width: int, widest: int) -> int:
-    return min(widest, math.ceil(max(1, width) / WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
+def _codes(latents: Latents, rows: int) -> list[list[int]]:
+    return [[]] * rows if latents.codes_BT is None else _trimmed(latents.codes_BT, latents.length_B, rows)
+
+
+def _vectors(latents: Latents, rows: int) -> list[list[float]]:
+    if latents.codes_BT is not None:
+        return [[]] * rows
+    return [latents.latent_BTD[row, : int(latents.length_B[row])].flatten().tolist() for row in range(rows)]
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
-__all__ = ["Samples", "Scores", "TextModel", "load", "model_folder", "with_end_code"]
+__all__ = ["Samples", "Scores", "TextModel", "load", "model_folder"]

@@ -5,13 +5,12 @@ from typing import Any
 CARD = """---
 library_name: davam
 pipeline_tag: text-generation
-tags: [davam, vector-quantization, discrete-latents, text-generation]
+tags: [davam, {kind}, variational-autoencoder, text-generation]
 ---
 
-# DAVAM, {codes} codes
+# {kind}
 
-A Discrete Auto-regressive Variational Attention Model. Its encoder turns every token into one of {codes} codes, its
-decoder rebuilds the text from them{prior_clause}.
+{about}
 
 ```python
 import davam
@@ -24,11 +23,7 @@ model = davam.load("path/to/this/folder")
 
 | what | value |
 |---|---|
-| encoder | {encoder} |
-| codes, code dimension | {codes}, {code_dim} |
-| embedding, hidden | {embed_dim}, {hidden_dim} |
-| attention | {attention}, positions {positions} |
-| prior | {prior} |
+{settings}
 | vocabulary, longest text | {vocab_size} entries, {max_tokens} tokens |
 | parameters | {parameters:,} |
 
@@ -41,27 +36,31 @@ Training history: `metrics.json`. All settings: `config.json`.
 ## Limits
 
 It has seen its training corpus and nothing else: no world knowledge, no instructions, whatever errors and personal data
-the corpus held. Samples can repeat training sentences. Its likelihood is known as a bound only.
+the corpus held. Samples can repeat training sentences.
 """
 
 NO_TRAINING = "Not recorded."
+NO_PRIOR = "It has been through stage one alone, so it has no prior yet: it can encode, decode and reconstruct."
 
 
-def model_card(config: dict[str, Any], training: dict[str, Any], parameters: int) -> str:
-    """The card of a model with this `config.json`, this `metrics.json` and so many parameters."""
-    model, prior = config["model"], config["prior"]
+def model_card(config: dict[str, Any], about: str, complete: bool, training: dict[str, Any], parameters: int) -> str:
+    """The card of a model with this `config.json`, this `metrics.json` and so many parameters; one that is not complete
+    has codes and no prior."""
+    settings = {**config["model"], "prior": config["prior"]["kind"]} if config["prior"] else config["model"]
     return CARD.format(
-        codes=model["codebook_size"],
-        prior_clause=", and a prior models the code sequences, so that it can sample and score" if prior else "",
-        example="model.sample(10, seed=1).texts" if prior else 'model.reconstruct(["a sentence"])',
-        prior=prior["kind"] if prior else "none yet: stage two has not been trained",
+        kind=config["model"]["kind"],
+        about=about if complete else f"{about} {NO_PRIOR}",
+        example="model.sample(10, seed=1).texts" if complete else 'model.reconstruct(["a sentence"])',
+        settings="\n".join(f"| `{name}` | {_shown(value)} |" for name, value in settings.items() if name != "kind"),
         training="\n".join(_trained(stage, record) for stage, record in training.items()) or NO_TRAINING,
         vocab_size=config["vocab_size"],
         max_tokens=config["max_tokens"],
         parameters=parameters,
-        **{name: model[name] for name in ("encoder", "code_dim", "embed_dim", "hidden_dim", "attention")},
-        positions="on" if model["positions"] else "off",
     )
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _trained(stage: str, record: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
@@ -68,14 +69,16 @@ def reconstruct(options: argparse.Namespace) -> None:
 
 
 def score(options: argparse.Namespace) -> None:
-    """Rec and KL of each text, one JSON object a line, and the bound on the perplexity on stderr."""
-    scores = api.load(options.model, options.device).score(_texts(options))
+    """Rec and KL of each text, one JSON object a line, and on stderr the perplexity, or the bound on it."""
+    model = api.load(options.model, options.device)
+    scores = model.score(_texts(options))
     if options.out:
         pq.write_table(scores.table(), options.out, compression="zstd")
     else:
         for row in scores.table().to_pylist():
-            print(json.dumps(row, ensure_ascii=False))
-    print(f"ppl_bound {scores.ppl_bound:.4f} over {sum(scores.num_tokens)} tokens", file=sys.stderr)
+            print(json.dumps(_measured(row), ensure_ascii=False))
+    name = "ppl_exact" if model.core.exact else "ppl_bound"
+    print(f"{name} {scores.ppl_bound:.4f} over {sum(scores.num_tokens)} tokens", file=sys.stderr)
 
 
 def show(options: argparse.Namespace) -> None:
@@ -106,12 +109,12 @@ def _parser() -> argparse.ArgumentParser:
     sampling.add_argument("--seed", type=int, default=0)
     sampling.add_argument("--length", type=int, help="exactly so many tokens' codes")
     sampling.add_argument("--temperature", type=float, default=1.0)
-    sampling.add_argument("--out", help="write the table `samples/1` to this Parquet file instead")
+    sampling.add_argument("--out", help="write the table `samples/2` to this Parquet file instead")
     for function in (encode, decode, reconstruct, score):
         texts = _model_command(commands, function)
         texts.add_argument("texts", nargs="*", help="texts, or none to read lines from stdin")
         if function is score:
-            texts.add_argument("--out", help="write the table `scores/1` to this Parquet file instead")
+            texts.add_argument("--out", help="write the table `scores/2` to this Parquet file instead")
     showing = _command(commands, show)
     showing.add_argument("what", help="an artifact, a run or a model folder")
     settings = _command(commands, config)
@@ -135,6 +138,11 @@ def _model_command(
     parser.add_argument("--model", required=True, help="a model folder, an artifact or a run; local or any URI")
     parser.add_argument("--device", default="cpu")
     return parser
+
+
+def _measured(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without the columns that a model of its family does not fill."""
+    return {name: value for name, value in row.items() if value == value and value != []}  # NaN equals nothing
 
 
 def _texts(options: argparse.Namespace) -> list[str]:

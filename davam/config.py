@@ -4,10 +4,10 @@ This module knows no model; `davam.recipe` assembles the parts' own schemas.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -143,6 +143,8 @@ def _explain(schema: type[Frozen], values: Mapping[str, Any], item: Any) -> str:
         key = f"{key}.kind"
     if item["type"] in ("missing", "union_tag_not_found"):
         return f"{key}: required and not set; choose a preset that sets it, or add {key}=VALUE"
+    if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{key}={item['input']!r}: keys stand below this one, e.g. {key}.kind=VALUE"
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else message
@@ -162,10 +164,20 @@ def _config_path(values: Any, location: Sequence[str | int]) -> list[str]:
 
 def _known_keys(schema: Any, values: Any, path: Sequence[str]) -> list[str]:
     for part in path:
-        schema = schema.model_fields[part].annotation
+        members = list(_members(schema.model_fields[part].annotation))
         values = values.get(part, {})
-        members = [m for m in getattr(schema, "__args__", ()) if hasattr(m, "model_fields")]
-        if members:
-            kind = values.get("kind")
-            schema = next((m for m in members if m.model_fields["kind"].default == kind), members[0])
+        kind = values.get("kind")
+        schema = next((m for m in members if "kind" in m.model_fields and _is_kind(m, kind)), members[0])
     return list(schema.model_fields)
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """The schemas in an annotation: itself, or the members of a union."""
+    if hasattr(annotation, "model_fields"):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _members(argument)
+
+
+def _is_kind(schema: Any, kind: str) -> bool:
+    return kind in get_args(schema.model_fields["kind"].annotation)

@@ -13,7 +13,7 @@ from davam.families.base import Trainable
 from davam.recipe import FileData, Recipe, load_recipe
 from davam.train.loop import Hooks, train
 from davam.train.optim import build_optimizer
-from davam.train.stages import build_job, check_enough, stage_one_module, stage_two_module
+from davam.train.stages import build_job, check_enough, pretraining_module, stage_one_module, stage_two_module
 from davam.train.state import TrainState, training_record
 
 
@@ -37,20 +37,24 @@ def fit(texts: Sequence[str], recipe: Recipe | None = None) -> TextModel:
     if used < len(texts):
         print(f"left out {len(texts) - used} blank or too long texts", file=sys.stderr)
     train_rows, valid_rows = (_rows(splits[name], EOS_ID) for name in ("train", "valid"))
-    check_enough(train_rows, valid_rows, recipe.model.codebook_size)
+    check_enough(len(train_rows), len(valid_rows), recipe.model)
 
-    core = stage_one_module(recipe, tokenizer.vocab_size)
     model = TextModel(recipe.model, recipe.prior, tokenizer, recipe.data.max_tokens)
+    pretrained = None
+    if recipe.pretraining is not None:
+        autoencoder = pretraining_module(recipe, tokenizer.vocab_size)
+        model.training["pretraining"] = _train(autoencoder, train_rows, valid_rows, recipe, "pretraining")
+        pretrained = autoencoder.state_dict()
+    core = stage_one_module(recipe, tokenizer.vocab_size, pretrained)
     model.training["stage_one"] = _train(core, train_rows, valid_rows, recipe, "stage_one")
     model.core.load_state_dict(core.state_dict())
 
-    end = recipe.model.codebook_size
-    codes = [
-        _rows(list(enumerate(model.encode([kept[i] for i, _ in splits[name]]))), end) for name in ("train", "valid")
-    ]
-    prior = stage_two_module(recipe)
-    model.training["stage_two"] = _train(prior, codes[0], codes[1], recipe, "stage_two")
-    model.prior.load_state_dict(prior.prior.state_dict())
+    if model.prior is not None:
+        texts_of = {name: [kept[index] for index, _ in splits[name]] for name in ("train", "valid")}
+        codes = [_rows(list(enumerate(model.encode(rows))), model.prior.end_code) for rows in texts_of.values()]
+        prior = stage_two_module(recipe)
+        model.training["stage_two"] = _train(prior, codes[0], codes[1], recipe, "stage_two")
+        model.prior.load_state_dict(prior.prior.state_dict())
     return model
 
 
@@ -80,4 +84,4 @@ def _train(module: Trainable, train_rows: Rows, valid_rows: Rows, recipe: Recipe
     hooks = Hooks(report, lambda state, trained, optimizer: None, lambda: False)
     state = train(job, build_optimizer(module, job.config), TrainState(), hooks)
     module.eval()
-    return training_record(state, module.objective)
+    return training_record(state, module)

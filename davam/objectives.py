@@ -1,4 +1,11 @@
-"""Schedules and weights of the training objectives: pure functions of how far training is."""
+"""Schedules and weights of the training objectives: pure functions of how far training is, and of the KL.
+
+Legend: B rows, D latent dim. KL in nats.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
 
 
 def commit_weight(
@@ -11,3 +18,34 @@ def commit_weight(
     if ramp_epochs <= 0:
         return maximum
     return start + (maximum - start) * min(1.0, quantized_epochs / ramp_epochs)
+
+
+def linear_weight(epochs_done: float, start: float, warmup_epochs: float) -> float:
+    """Weight of the KL, from `start` to 1 over the first epochs (Bowman et al., 2016)."""
+    return start + (1 - start) * min(1.0, epochs_done / warmup_epochs)
+
+
+def cyclic_weight(epochs_done: float, start: float, cycle_epochs: float, rise_share: float) -> float:
+    """Weight of the KL: in every cycle from `start` to 1 during its first share, then 1 (Fu et al., 2019)."""
+    share_done = (epochs_done % cycle_epochs) / cycle_epochs
+    return start + (1 - start) * min(1.0, share_done / rise_share)
+
+
+def free_bits_by_sentence(kl_BD: Tensor, target_nats: float) -> Tensor:
+    """KL of the sentences above the target, 0 and without a gradient for the others, paid_B."""
+    kl_B = kl_BD.sum(1)
+    return kl_B * (kl_B > target_nats)
+
+
+def free_bits_by_dimension(kl_BD: Tensor, target_nats: float) -> Tensor:
+    """KL of the dimensions above their equal share of the target, paid_B (Li et al., 2019: FBP)."""
+    return (kl_BD * (kl_BD > target_nats / kl_BD.shape[1])).sum(1)
+
+
+def free_bits_by_batch(
+    kl_BD: Tensor, target_nats: float, weight_B: Tensor, all_reduce: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """All KL while the mean over the global batch's real rows is above the target, else none, paid_B."""
+    kl_B = kl_BD.sum(1)
+    total, rows = all_reduce((kl_B.detach() * weight_B).sum()[None]), all_reduce(weight_B.sum()[None])
+    return kl_B * (total > target_nats * rows)

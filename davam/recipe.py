@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 
 from davam import config
 from davam.config import Frozen
-from davam.families import FamilyConfig
+from davam.families import FamilyConfig, family_of
+from davam.families.codes import CodebookConfig
+from davam.families.vae import VaeConfig
 from davam.nn.priors import PriorConfig
 
 
@@ -39,9 +41,15 @@ class TrainConfig(Frozen):
     """One stage's training. `batch_rows` is the global batch: the number of workers never changes it."""
 
     epochs: int = Field(ge=1)
+    max_minutes: float | None = Field(
+        None, gt=0, description="training ends with the epoch in which so much time has been spent in steps"
+    )
     batch_rows: int = Field(32, ge=1)
     optimizer: OptimizerConfig
     clip_norm: float = Field(5.0, gt=0)
+    encoder_updates: Literal["joint", "aggressive"] = Field(
+        "joint", description="aggressive: of a VAE's encoder, several for each of the decoder's, while it lags"
+    )
     output_precision: Literal["fp32", "bf16", "auto"] = Field(
         "fp32", description="arithmetic of the output layer's matrix products; auto: bf16 where the hardware has it"
     )
@@ -99,6 +107,20 @@ class SampleConfig(Frozen):
     temperature: float = Field(1.0, gt=0)
 
 
+class Pretraining(TrainConfig):
+    """A training as an autoencoder, without any KL, that comes before stage one of a VAE (Li et al., 2019)."""
+
+    reset_decoder: bool = Field(True, description="keep the encoder alone, and draw the decoder's weights afresh")
+
+
+class EvaluationConfig(Frozen):
+    """How the test sentences are scored."""
+
+    importance_draws: int = Field(
+        500, ge=1, description="posterior draws a sentence for ppl_iw, where the latent is a single Gaussian one"
+    )
+
+
 class Recipe(Frozen):
     """Everything that decides what is built. Equal recipes on equal data give equal results."""
 
@@ -106,19 +128,42 @@ class Recipe(Frozen):
     data: DataConfig = GrammarData()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: FamilyConfig
+    pretraining: Pretraining | None = None
     stage_one: TrainConfig
-    prior: PriorConfig
-    stage_two: TrainConfig
+    prior: PriorConfig | None = Field(None, description="of the codes, for families that have codes")
+    stage_two: TrainConfig | None = Field(None, description="the prior's training, for families that have codes")
     samples: SampleConfig = SampleConfig()
-    paper_figures: dict[str, float] = Field({}, description="the paper's values for K=512, shown in the report")
+    evaluation: EvaluationConfig = EvaluationConfig()
+    corpus: str | None = Field(None, description="the paper's name of the corpus, for the paper's figures")
+    paper_row: str | None = Field(None, description="the row of the paper's Table II that this is")
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether the family has codes, and so a prior and a second stage."""
+        return family_of(self.model).has_codes
 
     @model_validator(mode="after")
     def _quantizes_at_all(self) -> "Recipe":
-        if self.stage_one.epochs <= self.model.continuous_epochs:
+        if isinstance(self.model, CodebookConfig) and self.stage_one.epochs <= self.model.continuous_epochs:
             raise ValueError(
                 f"stage_one.epochs={self.stage_one.epochs} with model.continuous_epochs={self.model.continuous_epochs}"
                 ": no epoch would be quantized; raise the former"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_fit_the_family(self) -> "Recipe":
+        kind = self.model.kind
+        for name, block in (("prior", self.prior), ("stage_two", self.stage_two)):
+            if self.has_codes and block is None:
+                raise ValueError(f"{name}: required for model.kind={kind}, whose codes a prior must learn")
+            if not self.has_codes and block is not None:
+                raise ValueError(f"{name}: model.kind={kind} has no codes that a prior could learn; set {name}=null")
+        for name, training in (("stage_one", self.stage_one), ("pretraining", self.pretraining)):
+            if training and training.encoder_updates == "aggressive" and kind != "vae":
+                raise ValueError(f"{name}.encoder_updates=aggressive: for model.kind=vae, not for {kind}")
+        if self.pretraining is not None and not isinstance(self.model, VaeConfig):
+            raise ValueError(f"pretraining: for model.kind=vae, not for {kind}; set pretraining=null")
         return self
 
     def plain(self) -> dict[str, Any]:

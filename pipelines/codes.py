@@ -5,6 +5,7 @@ from typing import Any
 
 from davam.data.artifacts import Attempt, Manifest
 from davam.recipe import Recipe
+from pipelines.data import require_codes
 from pipelines.stage import Built, Run, Stage, main
 from pipelines.stage_one import STAGE_ONE
 from pipelines.tokens import TOKENS
@@ -17,6 +18,7 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     """Writes `codes/1` by split."""
+    require_codes(run.recipe, "codes")
     run.connect()
     from cluster import batch
     from cluster.progress import progress
@@ -37,7 +39,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     return Built({"rows": attempt.rows()})
 
 
-CODES = Stage("codes", 1, (TOKENS, STAGE_ONE), uses, build)
+CODES = Stage("codes", 1, lambda recipe: (TOKENS, STAGE_ONE), uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(CODES))

@@ -1,11 +1,10 @@
-"""Reading committed rows back: for the workers of both training stages and for the checks before they start."""
+"""Reading committed rows back: for the workers of the training stages and for the checks before they start."""
 
 from davam.data.artifacts import Manifest, Store, localize
 from davam.data.batches import Rows
 from davam.data.tokenizer import TextTokenizer
-from davam.errors import DataError
-from davam.recipe import TrainConfig
-from pipelines.stage import Run
+from davam.errors import ConfigError, DataError
+from davam.recipe import Recipe
 
 
 def read_rows(store_uri: str, manifest: Manifest, split: str, end_code: int | None) -> Rows:
@@ -29,19 +28,13 @@ def split_rows(manifest: Manifest, split: str) -> int:
     return sum(entry.rows or 0 for entry in manifest.files if entry.split == split)
 
 
-def train_steps(manifest: Manifest, config: TrainConfig) -> int:
-    """Optimizer steps of the whole training."""
-    return config.epochs * -(-split_rows(manifest, "train") // config.batch_rows)
+def require_test_rows(tokens: Manifest) -> None:
+    """Raises DataError for a corpus without anything to be judged on."""
+    if not split_rows(tokens, "test"):
+        raise DataError("no test sentences: give data.valid and data.test, or raise data.test_share")
 
 
-def require_rows(run: Run, manifest: Manifest) -> None:
-    """Raises DataError, before any worker starts, for a corpus that cannot be trained on."""
-    size, train = run.recipe.model.codebook_size, split_rows(manifest, "train")
-    if train < size:
-        raise DataError(
-            f"{train} training sentences for {size} codes: every code needs several; add text, or set "
-            f"model.codebook_size={max(2, train // 10)}"
-        )
-    for split in ("valid", "test"):
-        if not split_rows(manifest, split):
-            raise DataError(f"no {split} sentences: give data.valid and data.test, or raise data.{split}_share")
+def require_codes(recipe: Recipe, stage: str) -> None:
+    """Raises ConfigError for a stage that the recipe's family does not have."""
+    if not recipe.has_codes:
+        raise ConfigError(f"{stage}: model.kind={recipe.model.kind} has no codes, and so no such stage")

@@ -11,21 +11,31 @@ from davam.data import grammar
 from davam.data.artifacts import Attempt, Manifest
 from davam.errors import DataError
 from davam.evaluate import metrics
+from davam.families import family_of
+from davam.families.vae import VaeConfig
 from davam.recipe import GrammarData, Recipe
 from pipelines.codes import CODES
+from pipelines.model import model_stage, model_uri
 from pipelines.samples import SAMPLES
 from pipelines.stage import Built, Run, Stage, main
-from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
+
+VALID_PERPLEXITIES = ("ppl_exact", "ppl_bound", "ppl_iw")
 
 
 def uses(recipe: Recipe) -> dict[str, Any]:
-    """Whether the corpus is the embedded one, which has a floor and a recogniser."""
-    return {"grammar": isinstance(recipe.data, GrammarData)}
+    """Whether the corpus is the embedded one, which has a floor and a recogniser; and how many draws a score takes."""
+    draws = {"importance_draws": importance_draws(recipe)} if importance_draws(recipe) else {}
+    return {"grammar": isinstance(recipe.data, GrammarData)} | draws
+
+
+def importance_draws(recipe: Recipe) -> int:
+    """Posterior draws a sentence; none without a single Gaussian latent."""
+    return recipe.evaluation.importance_draws if isinstance(recipe.model, VaeConfig) else 0
 
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
-    """Writes `scores/1`; the measures go into the manifest."""
+    """Writes `scores/2`; the measures go into the manifest."""
     run.connect()
     from cluster import batch
     from cluster.progress import progress
@@ -33,70 +43,114 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     parts = [(uri, "test") for uri in run.store.file_uris(inputs["tokens"], "test")]
     total = sum(entry.rows or 0 for entry in inputs["tokens"].files if entry.split == "test")
     with progress("evaluate", total, "rows") as counter:
-        model_uri = run.store.artifact_uri("stage_two", inputs["stage_two"].fingerprint)
+        arguments = {
+            "model_uri": model_uri(run, inputs),
+            "counter": counter,
+            "importance_draws": importance_draws(run.recipe),
+        }
         scored = batch.map_model(
             batch.committed_rows(parts, batch.block_rows(total, run.execution)),
             batch.Scorer,
-            {"model_uri": model_uri, "counter": counter},
+            arguments,
             run.execution,
             256,
         )
         batch.write(scored, attempt.uri, by_split=False)
-    scores = attempt.read_table("scores/1")
+    scores = attempt.read_table("scores/2").sort_by("id")
     if scores.num_rows != total:
         raise DataError(f"{scores.num_rows} scores for {total} test rows; build the stage again with --force evaluate")
-    measures = score_measures(scores) | code_measures(run, inputs) | sample_measures(run, inputs)
+    measures = score_measures(scores, run.recipe) | sample_measures(run, inputs)
+    if run.recipe.has_codes:
+        measures |= code_measures(run, inputs)
     if isinstance(run.recipe.data, GrammarData):
-        measures |= floor_measures(run, inputs, scores, measures["ppl_bound"])
+        measures |= floor_measures(run, inputs, scores, measures)
     return Built({"rows": scores.num_rows}, measures)
 
 
-def score_measures(scores: pa.Table) -> dict[str, float]:
-    """Rec, KL and perplexities of the test sentences, each named for what it is."""
-    rec_B, kl_B, tokens_B, codes_B, matched_B = (
-        scores[name].to_numpy() for name in ("rec_nats", "kl_nats", "num_tokens", "num_codes", "tokens_matched")
+def score_measures(scores: pa.Table, recipe: Recipe) -> dict[str, float]:
+    """The nats and perplexities of the test sentences, each named for what it is."""
+    rec_B, kl_B, tokens_B, latents_B, matched_B = (
+        scores[name].to_numpy() for name in ("rec_nats", "kl_nats", "num_tokens", "num_latents", "tokens_matched")
     )
-    return {
+    tokens, rec_only = int(tokens_B.sum()), metrics.ppl_bound(float(rec_B.sum()), 0.0, int(tokens_B.sum()))
+    if family_of(recipe.model).exact:
+        return {"nll_nats": float(rec_B.mean()), "ppl_exact": rec_only, "ppl_paper": rec_only}
+    measures = {
         "rec_nats": float(rec_B.mean()),
         "kl_nats_sum": float(kl_B.mean()),
-        "kl_nats_per_code": float(kl_B.sum() / codes_B.sum()),
-        "ppl_bound": metrics.ppl_bound(float(rec_B.sum()), float(kl_B.sum()), int(tokens_B.sum())),
-        "ppl_paper": metrics.ppl_paper(rec_B, kl_B, codes_B, tokens_B),
+        "ppl_bound": metrics.ppl_bound(float(rec_B.sum()), float(kl_B.sum()), tokens),
         "free_running_accuracy": float(matched_B.sum() / tokens_B.sum()),
         "free_running_exact": float((matched_B == tokens_B).mean()),
     }
+    if isinstance(recipe.model, VaeConfig):
+        return measures | single_latent_measures(scores, tokens)
+    length_nats = float(scores["length_nats"].to_numpy().sum())
+    per_latent = float((kl_B.sum() - length_nats) / latents_B.sum())
+    if not recipe.has_codes:
+        measures |= {"kl_nats_per_latent": per_latent, "length_nats": length_nats / len(rec_B)}
+        # Row 8 of Table II leaves the KL out altogether; VAE+Attn is not in it.
+        return measures | ({"ppl_paper": rec_only} if recipe.model.kind == "gavam" else {})
+    # So does row 9; DAVAM's averages the KL.
+    averages_kl = recipe.model.kind == "davam"
+    ppl_paper = metrics.ppl_paper(rec_B, kl_B, latents_B, tokens_B) if averages_kl else rec_only
+    return measures | {"kl_nats_per_code": per_latent, "ppl_paper": ppl_paper}
+
+
+def single_latent_measures(scores: pa.Table, tokens: int) -> dict[str, float]:
+    """The importance-weighted perplexity, which is the paper's figure of these rows, and what the latent carries."""
+    iw_nats = float(scores["iw_nats"].to_numpy().sum())
+    mean_BD, logvar_BD = (np.stack(scores[f"posterior_{name}"].to_pylist()) for name in ("mean", "logvar"))
+    carried = _floats(metrics.latent_measures(mean_BD, logvar_BD))
+    ppl_iw = metrics.ppl_bound(iw_nats, 0.0, tokens)
+    figures = {"iw_nats": iw_nats / scores.num_rows, "ppl_iw": ppl_iw, "ppl_paper": ppl_iw}
+    return figures | carried
 
 
 def code_measures(run: Run, inputs: dict[str, Manifest]) -> dict[str, float]:
-    """How the codes of the test sentences are used, and what they have to do with the words."""
+    """How the codes of the test sentences are used and, with a code for every word, what they say about the words."""
     codes = run.store.read_table(inputs["codes"], "codes/1", split="test").sort_by("id")
-    tokens = run.store.read_table(inputs["tokens"], "tokens/1", split="test").sort_by("id")
     codes_N = np.concatenate([np.asarray(row) for row in codes["codes"].to_pylist()])
+    if run.recipe.model.kind != "davam":
+        return _floats(metrics.code_use(codes_N))
+    tokens = run.store.read_table(inputs["tokens"], "tokens/1", split="test").sort_by("id")
     words_N = np.concatenate([np.asarray(row[:-1]) for row in tokens["tokens"].to_pylist()])
-    used = metrics.code_measures(codes_N, words_N, run.recipe.model.codebook_size)
-    return {name: float(value) for name, value in dataclasses.asdict(used).items()}
+    said = metrics.code_measures(codes_N, words_N, run.recipe.model.codebook_size)
+    return _floats(metrics.code_use(codes_N)) | _floats(said)
 
 
 def sample_measures(run: Run, inputs: dict[str, Manifest]) -> dict[str, float]:
     """Diversity, lengths and copies of the samples."""
-    samples = run.store.read_table(inputs["samples"], "samples/1")
+    samples = run.store.read_table(inputs["samples"], "samples/2")
     train = run.store.read_table(inputs["tokens"], "tokens/1", split="train", columns=["text"])
     known = {" ".join(text.split()) for text in train["text"].to_pylist()}
     judged = metrics.sample_measures(samples["text"].to_pylist(), known, "<unk>")
-    measures = {f"sample_{name}": float(value) for name, value in dataclasses.asdict(judged).items()}
+    measures = {f"sample_{name}": value for name, value in _floats(judged).items()}
     return measures | {"sample_truncated_rate": float(np.mean(samples["truncated"].to_pylist()))}
 
 
-def floor_measures(run: Run, inputs: dict[str, Manifest], scores: pa.Table, ppl_bound: float) -> dict[str, float]:
+def floor_measures(
+    run: Run, inputs: dict[str, Manifest], scores: pa.Table, measures: dict[str, float]
+) -> dict[str, float]:
     """The entropy floor of the test draw under the grammar, and how many samples the grammar accepts."""
     floor_nats, floor_tokens = grammar.draw_floor(scores["text"].to_pylist())
     floor = float(np.exp(floor_nats / floor_tokens))
-    texts = run.store.read_table(inputs["samples"], "samples/1", columns=["text"])["text"].to_pylist()
+    texts = run.store.read_table(inputs["samples"], "samples/2", columns=["text"])["text"].to_pylist()
     accepted = float(np.mean([grammar.is_grammatical(text) for text in texts]))
-    return {"ppl_floor": floor, "ppl_bound_over_floor": ppl_bound / floor, "sample_grammatical_rate": accepted}
+    over = {f"{name}_over_floor": measures[name] / floor for name in VALID_PERPLEXITIES if name in measures}
+    return {"ppl_floor": floor, "sample_grammatical_rate": accepted} | over
 
 
-EVALUATE = Stage("evaluate", 1, (TOKENS, CODES, STAGE_TWO, SAMPLES), uses, build)
+def _floats(measures: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in dataclasses.asdict(measures).items()}
+
+
+def needs(recipe: Recipe) -> tuple[Stage, ...]:
+    """The text, the model, its samples and, where there are any, its codes."""
+    codes = (CODES,) if recipe.has_codes else ()
+    return (TOKENS, *codes, model_stage(recipe), SAMPLES)
+
+
+EVALUATE = Stage("evaluate", 2, needs, uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(EVALUATE))

@@ -8,35 +8,53 @@ import shlex
 import sys
 
 from davam.cli import print_lines
+from davam.data.artifacts import Manifest
+from davam.recipe import Recipe
 from pipelines.codes import CODES
 from pipelines.evaluate import EVALUATE
+from pipelines.model import model_uri
+from pipelines.pretraining import PRETRAINING
 from pipelines.report import REPORT
 from pipelines.samples import SAMPLES
-from pipelines.stage import Run, program, run_stage
+from pipelines.stage import Run, Stage, program, run_stage
 from pipelines.stage_one import STAGE_ONE
 from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
 
-PAPER = (TOKENS, STAGE_ONE, CODES, STAGE_TWO, SAMPLES, EVALUATE, REPORT)
 SAMPLES_SHOWN = 10
+
+
+def plan(recipe: Recipe) -> list[Stage]:
+    """The recipe's stages in order. Some families are pretrained; those without codes have no prior to learn them."""
+    pretraining = [] if recipe.pretraining is None else [PRETRAINING]
+    prior = [CODES, STAGE_TWO] if recipe.has_codes else []
+    return [TOKENS, *pretraining, STAGE_ONE, *prior, SAMPLES, EVALUATE, REPORT]
 
 
 def full(run: Run) -> None:
     """Builds what is not there yet, then prints ten samples, the figures, the report's place and the cluster line."""
-    built = {stage.name: run_stage(stage, run) for stage in PAPER}
-    report_uri = next(uri for uri in run.store.file_uris(built["report"]) if uri.endswith(".html"))
-    model_uri = run.store.artifact_uri("stage_two", built["stage_two"].fingerprint)
-    run.store.write_run(
-        built["report"], {"model_uri": model_uri, "report_uri": report_uri, "recipe": run.recipe.plain()}
-    )
-    samples = run.store.read_table(built["samples"], "samples/1").sort_by("id")
+    built = build(run)
+    samples = run.store.read_table(built["samples"], "samples/2").sort_by("id")
     print_lines(samples["text"].to_pylist()[:SAMPLES_SHOWN])
     print()
     for name, value in sorted(built["evaluate"].metrics.items()):
         print(f"{name} {value:.6g}")
-    print(f"\nmodel  {model_uri}\nreport {report_uri}")
+    print(f"\nmodel  {model_uri(run, built)}\nreport {page_uri(run, built)}")
     print(f"as a cluster job: ray job submit --working-dir . -- python pipelines/full.py {shlex.join(run.arguments)}")
 
 
+def build(run: Run) -> dict[str, Manifest]:
+    """The manifests of all stages, each built now unless it is there; and the record of the run."""
+    built = {stage.name: run_stage(stage, run) for stage in plan(run.recipe)}
+    record = {"model_uri": model_uri(run, built), "report_uri": page_uri(run, built), "recipe": run.recipe.plain()}
+    run.store.write_run(built["report"], record)
+    return built
+
+
+def page_uri(run: Run, built: dict[str, Manifest]) -> str:
+    """The URI of the report's page."""
+    return next(uri for uri in run.store.file_uris(built["report"]) if uri.endswith(".html"))
+
+
 if __name__ == "__main__":
-    sys.exit(program("full", PAPER, full))
+    sys.exit(program("full", plan, full))

@@ -11,10 +11,13 @@ import yaml
 
 from davam.data import fs, grammar
 from davam.data.artifacts import Attempt, Manifest, short
+from davam.evaluate.paper import paper_figures
 from davam.evaluate.report import Curve, Figure, Reconstruction, Report, Sample, StageRow, render, to_json
+from davam.families.codes import CodebookConfig
 from davam.recipe import GrammarData, Recipe
 from pipelines.codes import CODES
 from pipelines.evaluate import EVALUATE
+from pipelines.pretraining import PRETRAINING
 from pipelines.samples import SAMPLES
 from pipelines.stage import Built, Run, Stage, main
 from pipelines.stage_one import STAGE_ONE
@@ -25,15 +28,28 @@ SHOWN_RECONSTRUCTIONS = 8
 SHOWN_SAMPLES = 20
 MEANINGS = {
     "rec_nats": ("nats/sentence", "mean -ln p(x|z) of the test sentences, the end symbol included"),
-    "kl_nats_sum": ("nats/sentence", "mean cost of a sentence's codes and of its end under the prior, Eq. (7)"),
+    "kl_nats_sum": (
+        "nats/sentence",
+        "mean cost of a sentence's latents and of their number under the prior, Eq. (7)",
+    ),
+    "length_nats": ("nats/sentence", "what of it pays for the number of latents alone"),
     "kl_nats_per_code": ("nats/code", "the same per code: what the paper's table calls KL"),
+    "kl_nats_per_latent": ("nats/latent", "the same per latent: what the paper's table calls KL"),
+    "nll_nats": ("nats/sentence", "mean -ln p(x) of the test sentences, the end symbol included"),
+    "iw_nats": ("nats/sentence", "importance-weighted bound of -ln p(x)"),
+    "ppl_exact": ("per token", "exp(-ln p(x) / tokens): the perplexity itself"),
     "ppl_bound": ("per token", "exp((Rec + summed KL) / tokens): the model's perplexity is at most this"),
-    "ppl_paper": ("per token", "the paper's formula, which averages the KL over codes: not a perplexity bound"),
+    "ppl_iw": ("per token", "exp(importance-weighted nats / tokens): a bound, too, and a tighter one"),
+    "ppl_paper": ("per token", "the paper's formula of this row, for comparison with its Table II"),
     "ppl_floor": ("per token", "perplexity of the test draw under the grammar itself: no model beats it on average"),
+    "ppl_exact_over_floor": ("ratio", "1.00 is perfect; below 1.00 would be a counting error"),
     "ppl_bound_over_floor": ("ratio", "1.00 is perfect; below 1.00 would be a counting error"),
+    "ppl_iw_over_floor": ("ratio", "1.00 is perfect; below 1.00 would be a counting error"),
     "sample_grammatical_rate": ("share", "samples that the grammar accepts"),
     "codes_used": ("codes", "different codes in the test sentences"),
     "code_perplexity": ("codes", "exp of the entropy of code use"),
+    "latent_information_nats": ("nats", "what the latent carries about the text, under the mixture of all posteriors"),
+    "active_units": ("dimensions", "latent dimensions whose posterior mean moves with the text"),
     "mutual_information_nats": ("nats", "what a code tells about its word"),
     "purity": ("share", "positions whose word is the commonest word of their code"),
     "words_per_code_mean": ("words", "different words per used code"),
@@ -50,6 +66,14 @@ MEANINGS = {
     "sample_length_std_tokens": ("words", "standard deviation of the samples' lengths"),
     "sample_truncated_rate": ("share", "samples cut at the longest length"),
 }
+CURVES = (
+    ("pretraining", "rec_nats", "Pretraining: reconstruction"),
+    ("stage_one", "rec_nats", "Stage one: reconstruction"),
+    ("stage_one", "kl_nats_sum", "Stage one: cost of the latents"),
+    ("stage_one", "code_perplexity", "Stage one: use of the codes"),
+    ("stage_two", "kl_nats_sum", "Stage two: cost of the codes"),
+)
+COLLAPSED_NATS = 0.1
 
 
 def uses(recipe: Recipe) -> dict[str, Any]:
@@ -68,23 +92,25 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
 def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
     """The report's content as plain data."""
     measures = inputs["evaluate"].metrics
-    scores = run.store.read_table(inputs["evaluate"], "scores/1").sort_by("id")
-    samples = run.store.read_table(inputs["samples"], "samples/1").sort_by("id")
+    scores = run.store.read_table(inputs["evaluate"], "scores/2").sort_by("id")
+    samples = run.store.read_table(inputs["samples"], "samples/2").sort_by("id")
     shown = scores.slice(0, SHOWN_RECONSTRUCTIONS).to_pylist()
     return Report(
         title="DAVAM run report",
-        subtitle=f"{inputs['tokens'].counts['rows']:,} sentences, {run.recipe.model.codebook_size} codes",
+        subtitle=f"{inputs['tokens'].counts['rows']:,} sentences, {_family(run.recipe)}",
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         verdict=verdict(measures),
         warnings=warnings(measures, inputs, run.recipe),
         figures=figures(measures, run.recipe),
         curves=curves(run, inputs),
-        reconstructions=[Reconstruction(row["id"], row["text"], row["reconstruction"]) for row in shown],
+        reconstructions=[
+            Reconstruction(row["id"], row["text"], row["reconstruction"]) for row in shown if row["num_latents"]
+        ],
         samples=[
             Sample(row["id"], row["text"], _note(row["text"], run.recipe))
             for row in samples.slice(0, SHOWN_SAMPLES).to_pylist()
         ],
-        code_usage=code_usage(run, inputs),
+        code_usage=code_usage(run, inputs) if run.recipe.has_codes else [],
         lengths={
             "test sentences": [len(text.split()) for text in scores["text"].to_pylist()],
             "samples": [len(text.split()) for text in samples["text"].to_pylist()],
@@ -105,10 +131,14 @@ def figures(measures: dict[str, float], recipe: Recipe) -> list[Figure]:
 
 def verdict(measures: dict[str, float]) -> str:
     """What the figures say, in one or two sentences."""
-    text = (
-        f"A valid bound of {measures['ppl_bound']:.2f} on the perplexity per token; reconstruction costs "
-        f"{measures['rec_nats']:.2f} nats a sentence and the codes {measures['kl_nats_sum']:.2f}."
-    )
+    if "ppl_exact" in measures:
+        text = f"A perplexity of {measures['ppl_exact']:.2f} per token, exact."
+    else:
+        bound = measures.get("ppl_iw", measures["ppl_bound"])
+        text = (
+            f"A valid bound of {bound:.2f} on the perplexity per token; reconstruction costs "
+            f"{measures['rec_nats']:.2f} nats a sentence and the latents {measures['kl_nats_sum']:.2f}."
+        )
     if "ppl_floor" in measures:
         text += (
             f" The corpus itself has a floor of {measures['ppl_floor']:.2f}, and "
@@ -120,39 +150,41 @@ def verdict(measures: dict[str, float]) -> str:
 def warnings(measures: dict[str, float], inputs: dict[str, Manifest], recipe: Recipe) -> list[str]:
     """What a reader should know before trusting the run, in plain words."""
     found = []
-    size, used = recipe.model.codebook_size, int(measures["codes_used"])
-    if used < size:
+    if isinstance(recipe.model, CodebookConfig) and measures["codes_used"] < recipe.model.codebook_size:
+        size, used = recipe.model.codebook_size, int(measures["codes_used"])
         found.append(f"{size - used} of {size} codes do not occur in the test sentences.")
+    if measures.get("kl_nats_sum", COLLAPSED_NATS) - measures.get("length_nats", 0.0) < COLLAPSED_NATS:
+        found.append("The posterior has collapsed: the latent carries next to nothing about the text.")
     dropped = inputs["tokens"].counts["dropped_blank"] + inputs["tokens"].counts["dropped_too_long"]
     if dropped:
         found.append(f"{dropped} rows were dropped: blank, or longer than {recipe.data.max_tokens} tokens.")
     if measures["sample_copies_of_train_rate"] > 0.01:
         found.append(f"{measures['sample_copies_of_train_rate']:.1%} of the samples are copies of training sentences.")
-    if measures.get("ppl_bound_over_floor", 1.0) < 1.0:
-        found.append("The bound is under the entropy floor: a counting error until proven otherwise.")
+    if any(value < 1.0 for name, value in measures.items() if name.endswith("_over_floor")):
+        found.append("A valid figure is under the entropy floor: a counting error until proven otherwise.")
     return found
 
 
 def curves(run: Run, inputs: dict[str, Manifest]) -> list[Curve]:
     """The measures of each training stage by epoch, on the training and validation rows."""
     drawn = []
-    for stage, name, title, label in (
-        ("stage_one", "rec_nats", "Stage one: reconstruction", "rec_nats per sentence"),
-        ("stage_one", "code_perplexity", "Stage one: use of the codes", "code_perplexity"),
-        ("stage_two", "kl_nats_sum", "Stage two: cost of the codes", "kl_nats_sum per sentence"),
-    ):
+    for stage, name, title in CURVES:
+        if stage not in inputs:
+            continue
         uri = fs.join(run.store.artifact_uri(stage, inputs[stage].fingerprint), inputs[stage].attempt, "metrics.json")
         history = json.loads(fs.read_bytes(uri))[stage]["history"]
         series = {
             split: [(row["epoch"], row[f"{split}/{name}"]) for row in history if f"{split}/{name}" in row]
             for split in ("train", "valid")
         }
-        drawn.append(Curve(title, "epoch", label, {split: points for split, points in series.items() if points}))
+        if any(series.values()):
+            drawn.append(Curve(title, "epoch", name, {split: points for split, points in series.items() if points}))
     return drawn
 
 
 def code_usage(run: Run, inputs: dict[str, Manifest]) -> list[int]:
     """How often each code occurs in the test sentences."""
+    assert isinstance(run.recipe.model, CodebookConfig)
     table = run.store.read_table(inputs["codes"], "codes/1", split="test", columns=["codes"])
     flat = np.concatenate([np.asarray(row) for row in table["codes"].to_pylist()])
     return [int(n) for n in np.bincount(flat, minlength=run.recipe.model.codebook_size)]
@@ -164,8 +196,14 @@ def _note(text: str, recipe: Recipe) -> str:
     return "grammatical" if grammar.is_grammatical(text) else "not grammatical"
 
 
+def _family(recipe: Recipe) -> str:
+    codes = f", {recipe.model.codebook_size} codes" if isinstance(recipe.model, CodebookConfig) else ""
+    return f"{recipe.model.kind}{codes}"
+
+
 def _paper(recipe: Recipe, name: str) -> str | None:
-    return f"{recipe.paper_figures[name]:g}" if name in recipe.paper_figures else None
+    figures = paper_figures(recipe.corpus, recipe.paper_row)
+    return f"{figures[name]:g}" if name in figures else None
 
 
 def _row(manifest: Manifest) -> StageRow:
@@ -180,7 +218,14 @@ def _row(manifest: Manifest) -> StageRow:
     )
 
 
-REPORT = Stage("report", 2, (TOKENS, STAGE_ONE, CODES, STAGE_TWO, SAMPLES, EVALUATE), uses, build)
+def needs(recipe: Recipe) -> tuple[Stage, ...]:
+    """All stages before this one."""
+    pretraining = () if recipe.pretraining is None else (PRETRAINING,)
+    prior = (CODES, STAGE_TWO) if recipe.has_codes else ()
+    return (TOKENS, *pretraining, STAGE_ONE, *prior, SAMPLES, EVALUATE)
+
+
+REPORT = Stage("report", 3, needs, uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(REPORT))

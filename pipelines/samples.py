@@ -5,8 +5,8 @@ from typing import Any
 
 from davam.data.artifacts import Attempt, Manifest
 from davam.recipe import Recipe
+from pipelines.model import model_stage, model_uri
 from pipelines.stage import Built, Run, Stage, main
-from pipelines.stage_two import STAGE_TWO
 
 
 def uses(recipe: Recipe) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
-    """Writes `samples/1`: row i is a function of (model, seed, i, temperature) alone."""
+    """Writes `samples/2`: row i is a function of (model, seed, i, temperature) alone."""
     run.connect()
     import ray
 
@@ -26,7 +26,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     rows = run.recipe.samples.rows
     with progress("samples", rows, "rows") as counter:
         arguments = {
-            "model_uri": run.store.artifact_uri("stage_two", inputs["stage_two"].fingerprint),
+            "model_uri": model_uri(run, inputs),
             "counter": counter,
             "seed": run.recipe.seed,
             "temperature": run.recipe.samples.temperature,
@@ -37,7 +37,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     return Built({"rows": attempt.rows()})
 
 
-SAMPLES = Stage("samples", 1, (STAGE_TWO,), uses, build)
+SAMPLES = Stage("samples", 2, lambda recipe: (model_stage(recipe),), uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(SAMPLES))

@@ -51,19 +51,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Stage:
-    """A step from manifests to a manifest. `uses` is the slice of the recipe that its output depends on; `sources`
-    gives the digests of inputs from outside the store."""
+    """A step from manifests to a manifest. `needs` names the stages that it reads, for that recipe; `uses` is the slice
+    of the recipe that its output depends on; `sources` gives the digests of inputs from outside the store."""
 
     name: str
     version: int
-    needs: tuple["Stage", ...]
+    needs: Callable[[Recipe], tuple["Stage", ...]]
     uses: Callable[[Recipe], dict[str, Any]]
     build: Callable[[Run, dict[str, Manifest], Attempt], Built]
     sources: Callable[[Recipe], dict[str, str]] = lambda recipe: {}
 
     def inputs(self, recipe: Recipe) -> dict[str, str]:
         """The fingerprint of every input."""
-        return {stage.name: stage.fingerprint(recipe) for stage in self.needs} | self.sources(recipe)
+        return {stage.name: stage.fingerprint(recipe) for stage in self.needs(recipe)} | self.sources(recipe)
 
     def fingerprint(self, recipe: Recipe) -> str:
         """The name of this stage's output for the recipe."""
@@ -78,7 +78,7 @@ def run_stage(stage: Stage, run: Run) -> Manifest:
         _say(f"{stage.name:<10}  skip   {short(identity)}  unchanged")
         return found
     _say(f"{stage.name:<10}  build  {short(identity)}  {_why(stage, run)}")
-    inputs = {need.name: require(need, run, stage) for need in stage.needs}
+    inputs = {need.name: require(need, run, stage) for need in stage.needs(run.recipe)}
     began = time.monotonic()
     run.store.probe_writable()
     attempt = run.store.new_attempt(stage.name, identity)
@@ -123,25 +123,37 @@ def main(stage: Stage, arguments: Sequence[str] | None = None) -> int:
     """Runs one stage as a program; its inputs must have been built."""
     return program(
         stage.name,
-        [stage],
+        lambda recipe: (stage,),
         lambda run: print(run.store.artifact_uri(stage.name, run_stage(stage, run).fingerprint)),
         arguments,
     )
 
 
 def program(
-    name: str, stages: Sequence[Stage], act: Callable[[Run], object], arguments: Sequence[str] | None = None
+    name: str,
+    plan: Callable[[Recipe], Sequence[Stage]],
+    act: Callable[[Run], object],
+    arguments: Sequence[str] | None = None,
 ) -> int:
-    """Parses the arguments, acts, and turns every error that is meant for a user into one message and exit code."""
-    _stop_cleanly_on_sigterm()
+    """Parses the arguments, and acts or says what would be built; the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser(name).parse_args(given)
-    try:
+    options = parser(name).parse_args(given)
+
+    def act_or_explain() -> None:
         run = open_run(options, given)
         if options.dry_run:
-            print("\n".join(explain(stages, run)))
+            print("\n".join(explain(plan(run.recipe), run)))
         else:
             act(run)
+
+    return guarded(act_or_explain)
+
+
+def guarded(act: Callable[[], None]) -> int:
+    """The exit code of the action; every error that is meant for a user becomes one message."""
+    _stop_cleanly_on_sigterm()
+    try:
+        act()
         return 0
     except DavamError as error:
         _say(f"error: {error}")
@@ -168,20 +180,21 @@ def open_run(options: argparse.Namespace, given: Sequence[str]) -> Run:
     return Run(recipe, execution, Store(execution.store), tuple(given))
 
 
-def _parser(name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser(name: str) -> argparse.ArgumentParser:
+    """The options that all programs have."""
+    options = argparse.ArgumentParser(
         prog=name, description="Overrides are written key=value, e.g. model.codebook_size=256"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="recipe settings that override the presets")
-    parser.add_argument("--preset", default=DEFAULT_PRESETS, help="presets or YAML files, left to right, by commas")
-    parser.add_argument("--store", default="davam_store", help="where results go: a folder or any URI")
-    parser.add_argument("--workers", type=int, default=1, help="data-parallel workers")
-    parser.add_argument("--gpu", action="store_true", help="one GPU for every worker")
-    parser.add_argument("--cpus-per-worker", type=int, default=1)
-    parser.add_argument("--checkpoint-every-s", type=float, default=60.0)
-    parser.add_argument("--force", action="append", default=[], metavar="STAGE", help="build this stage again")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be built, and why")
-    return parser
+    options.add_argument("overrides", nargs="*", metavar="key=value", help="recipe settings that override the presets")
+    options.add_argument("--preset", default=DEFAULT_PRESETS, help="presets or YAML files, left to right, by commas")
+    options.add_argument("--store", default="davam_store", help="where results go: a folder or any URI")
+    options.add_argument("--workers", type=int, default=1, help="data-parallel workers")
+    options.add_argument("--gpu", action="store_true", help="one GPU for every worker")
+    options.add_argument("--cpus-per-worker", type=int, default=1)
+    options.add_argument("--checkpoint-every-s", type=float, default=60.0)
+    options.add_argument("--force", action="append", default=[], metavar="STAGE", help="build this stage again")
+    options.add_argument("--dry-run", action="store_true", help="say what would be built, and why")
+    return options
 
 
 def _absolute(store: str) -> str:

@@ -11,40 +11,30 @@ from davam.families.prior import PriorTraining
 from davam.recipe import Recipe
 from davam.train.stages import stage_two_module
 from pipelines.codes import CODES
-from pipelines.data import read_rows, train_steps
+from pipelines.data import read_rows, require_codes
 from pipelines.stage import Built, Run, Stage, main
 from pipelines.stage_one import STAGE_ONE
+from pipelines.training import trained
 
 
 def uses(recipe: Recipe) -> dict[str, Any]:
     """The prior, its training and the seed."""
-    return {"prior": recipe.prior.model_dump(), "stage_two": recipe.stage_two.model_dump(), "seed": recipe.seed}
+    plain = recipe.plain()
+    return {"prior": plain["prior"], "stage_two": plain["stage_two"], "seed": recipe.seed}
 
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     """Trains by Ray Train; rank 0 writes the complete model folder."""
-    run.connect()
-    from cluster.train import TrainTask, run_training
-
-    task = TrainTask(
-        "stage_two",
-        f"stage_two-{attempt.fingerprint[:12]}",
-        run.recipe,
-        run.execution,
-        inputs,
-        attempt.uri,
-        build_worker,
-        export,
-    )
-    result = run_training(task, train_steps(inputs["codes"], run.recipe.stage_two))
-    return Built({"epochs": int(result["epochs"])}, {"valid_kl_nats_sum": float(result["best_valid"])})
+    require_codes(run.recipe, "stage_two")
+    return trained("stage_two", run, inputs, attempt, inputs["codes"], build_worker, export)
 
 
 def build_worker(task: Any) -> tuple[Trainable, Rows, Rows]:
     """A worker's untrained prior and its rows of codes."""
-    end_code = task.recipe.model.codebook_size
+    module = stage_two_module(task.recipe)
+    end_code = module.prior.end_code
     rows = [read_rows(task.execution.store, task.inputs["codes"], split, end_code) for split in ("train", "valid")]
-    return stage_two_module(task.recipe), rows[0], rows[1]
+    return module, rows[0], rows[1]
 
 
 def export(task: Any, module: Trainable) -> api.TextModel:
@@ -53,13 +43,14 @@ def export(task: Any, module: Trainable) -> api.TextModel:
     store = Store(task.execution.store)
     core = api.load(store.artifact_uri("stage_one", task.inputs["stage_one"].fingerprint))
     model = api.TextModel(task.recipe.model, task.recipe.prior, core.tokenizer, core.max_tokens)
+    assert model.prior is not None
     model.training = dict(core.training)
     model.core.load_state_dict(core.core.state_dict())
     model.prior.load_state_dict(module.prior.state_dict())
     return model
 
 
-STAGE_TWO = Stage("stage_two", 1, (CODES, STAGE_ONE), uses, build)
+STAGE_TWO = Stage("stage_two", 1, lambda recipe: (CODES, STAGE_ONE), uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(STAGE_TWO))

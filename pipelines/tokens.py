@@ -96,7 +96,7 @@ def _counts(attempt: Attempt, rows: int, blank: int, vocab_size: int) -> Built:
     return Built({"rows": kept, "dropped_blank": blank, "dropped_too_long": dropped_long, "words": vocab_size})
 
 
-TOKENS = Stage("tokens", 1, (), uses, build, sources)
+TOKENS = Stage("tokens", 1, lambda recipe: (), uses, build, sources)
 
 if __name__ == "__main__":
     sys.exit(main(TOKENS))

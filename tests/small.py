@@ -7,8 +7,9 @@ from davam.data.batches import Rows
 from davam.families.base import Trainable
 from davam.families.davam import Davam, DavamConfig
 from davam.recipe import AdamW, Sgd, TrainConfig
-from davam.train.loop import Hooks, Job
+from davam.train.loop import Hooks
 from davam.train.state import TrainState
+from davam.train.step import Job
 
 VOCAB, WIDEST, CODES = 30, 40, 8
 

@@ -11,29 +11,37 @@ def _schema(name: str, **columns: pa.DataType) -> pa.Schema:
 
 
 _INTS = pa.list_(pa.int32())
+_FLOATS = pa.list_(pa.float32())
 
 SCHEMAS: dict[str, pa.Schema] = {
     # words then </s>, without <s>; length counts both
     "tokens/1": _schema("tokens/1", id=pa.int64(), tokens=_INTS, length=pa.int32(), text=pa.string()),
     "codes/1": _schema("codes/1", id=pa.int64(), codes=_INTS, length=pa.int32()),
-    "samples/1": _schema(
-        "samples/1",
+    # codes, or the Gaussian latents one after the other; the other list is empty
+    "samples/2": _schema(
+        "samples/2",
         id=pa.int64(),
         seed=pa.int64(),
         codes=_INTS,
+        latents=_FLOATS,
         tokens=_INTS,
         text=pa.string(),
         prior_nats=pa.float64(),
         decode_nats=pa.float64(),
         truncated=pa.bool_(),
     ),
-    "scores/1": _schema(
-        "scores/1",
+    # iw_nats is NaN, and the posterior's lists are empty, without a single Gaussian latent
+    "scores/2": _schema(
+        "scores/2",
         id=pa.int64(),
         num_tokens=pa.int32(),
-        num_codes=pa.int32(),
+        num_latents=pa.int32(),
         rec_nats=pa.float64(),
         kl_nats=pa.float64(),
+        length_nats=pa.float64(),
+        iw_nats=pa.float64(),
+        posterior_mean=_FLOATS,
+        posterior_logvar=_FLOATS,
         text=pa.string(),
         reconstruction=pa.string(),
         tokens_matched=pa.int32(),

@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from davam.errors import DataError
+from davam.nn import ops
+from davam.nn.noise import Stream, generator
 
 Array = npt.NDArray[Any]
+ACTIVE_VARIANCE = 0.01
 
 
 def ppl_bound(rec_nats_total: float, kl_nats_total: float, num_tokens_total: int) -> float:
@@ -43,15 +47,51 @@ def ppl_paper(rec_nats_B: Array, kl_nats_B: Array, num_codes_B: Array, num_token
 
 
 @dataclass(frozen=True)
-class CodeMeasures:
-    """What the codes say about the words. `codes_used` and the words per code count distinct ones.
+class LatentMeasures:
+    """What a single Gaussian latent says about the text: the information that its aggregate posterior carries, and how
+    many of its dimensions move with the text."""
 
-    `code_perplexity` is exp(entropy of the codes), `purity` the share of positions whose word is the majority
-    word of its code. The means run over used codes.
+    latent_information_nats: float
+    active_units: int
+
+
+def latent_measures(mean_BD: Array, logvar_BD: Array) -> LatentMeasures:
+    """The measures over all given sentences: I(x; z) with one draw a sentence, against the mixture of all posteriors
+    (Hoffman and Johnson, 2016), and the dimensions whose mean has a variance of at least 0.01 (Burda et al., 2016).
+
+    The draws are a function of the number of sentences alone. Raises DataError for fewer than two sentences.
     """
+    if len(mean_BD) < 2:
+        raise DataError("latent measures: one sentence has no variance; score at least two")
+    mean, logvar = (torch.from_numpy(np.asarray(part, dtype=np.float32)) for part in (mean_BD, logvar_BD))
+    draws = generator(0, Stream.POSTERIOR, len(mean_BD)).standard_normal(mean.shape, dtype=np.float32)
+    information = ops.gaussian_information(mean, logvar, torch.from_numpy(draws))
+    active = np.asarray(mean_BD, dtype=np.float64).var(0, ddof=1) >= ACTIVE_VARIANCE
+    return LatentMeasures(float(information), int(active.sum()))
+
+
+@dataclass(frozen=True)
+class CodeUse:
+    """How many codes occur, and `code_perplexity`, exp(entropy of the codes)."""
 
     codes_used: int
     code_perplexity: float
+
+
+def code_use(codes_N: Array) -> CodeUse:
+    """The use of codes, estimated from counts. Raises DataError without codes."""
+    _check_aligned("code use", codes_N)
+    count_K = np.unique(codes_N, return_counts=True)[1]
+    return CodeUse(len(count_K), float(np.exp(_entropy_nats(count_K))))
+
+
+@dataclass(frozen=True)
+class CodeMeasures:
+    """What the codes say about the words. The words per code count distinct ones.
+
+    `purity` is the share of positions whose word is the majority word of its code. The means run over used codes.
+    """
+
     mutual_information_nats: float
     purity: float
     words_per_code_mean: float
@@ -78,8 +118,6 @@ def code_measures(codes_N: Array, words_N: Array, codebook_size: int) -> CodeMea
     words_per_code_K = np.bincount(pair_code)
     information_nats = _entropy_nats(code_count_K) + _entropy_nats(word_count) - _entropy_nats(pair_count)
     return CodeMeasures(
-        codes_used=len(code_count_K),
-        code_perplexity=float(np.exp(_entropy_nats(code_count_K))),
         mutual_information_nats=max(0.0, information_nats),
         purity=float(majority_K.sum() / len(code_of_N)),
         words_per_code_mean=float(words_per_code_K.mean()),

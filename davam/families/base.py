@@ -22,6 +22,8 @@ class Clock:
     epoch: int
     step: int
     steps_per_epoch: int
+    #: sums over the workers of this step
+    all_reduce: Callable[[Tensor], Tensor] = field(default=lambda tensor: tensor)
 
     @property
     def epochs_done(self) -> float:
@@ -64,6 +66,10 @@ class Trainable(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch, clock: Clock, noise: RowNoise | None) -> StepTerms:
         """The terms of a batch; without noise there is no dropout."""
+
+    def num_codes(self, word_B: Tensor) -> Tensor:
+        """How many latents rows of so many words have; one a word by default."""
+        return word_B
 
     def selectable(self, epoch: int) -> bool:
         """Whether the weights after this epoch may be chosen as the result."""

@@ -45,3 +45,9 @@ def build_encoder(kind: EncoderKind, embed_dim: int, hidden_dim: int) -> nn.Modu
     if kind == "local":
         return LocalEncoder(embed_dim, hidden_dim)
     return LstmEncoder(embed_dim, hidden_dim, bidirectional=kind == "bilstm")
+
+
+def last_state(enc_BTH: Tensor, length_B: Tensor) -> Tensor:
+    """The state at each row's last real position, enc_BH."""
+    last_B11 = (length_B - 1)[:, None, None]
+    return enc_BTH.gather(1, last_B11.expand(-1, 1, enc_BTH.shape[2])).squeeze(1)

@@ -1,24 +1,32 @@
-"""Decoders p(x_i | x_<i, c_i): an LSTM that attends to the code vectors at every step.
+"""Decoders p(x_i | x_<i, z): an LSTM that attends to a sequence of latents, Eq. (3), or reads a single one, Eq. (2).
 
-Legend: B rows, S target positions, T source positions, E embedding, H hidden, D code dim, C = H + D features.
+Legend: B rows, S target positions, T latents, E embedding, H hidden, D latent dim, C features of the output layer.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from davam.nn.attention import AdditiveAttention, DotAttention, Positions
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What a decoder attends to: code vectors, their mask and, where the form has them, precomputed keys."""
+    """What a decoder reads: latents, their mask and, where the form has them, precomputed keys."""
 
-    quant_BTD: Tensor
+    latent_BTD: Tensor
     mask_BT: Tensor
     key_BTA: Tensor | None = None
+
+
+def lstm_cell(gate_BH4: Tensor, c_BH: Tensor) -> tuple[Tensor, Tensor]:
+    """The new h_BH and c_BH from the summed gates (input, forget, cell, output) and the old cell."""
+    i_BH, f_BH, g_BH, o_BH = gate_BH4.chunk(4, dim=1)
+    c_BH = torch.sigmoid(f_BH) * c_BH + torch.sigmoid(i_BH) * torch.tanh(g_BH)
+    return torch.sigmoid(o_BH) * torch.tanh(c_BH), c_BH
 
 
 class FeedDecoder(nn.Module):
@@ -29,28 +37,29 @@ class FeedDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.hidden_dim = hidden_dim
+        self.feature_dim = hidden_dim + code_dim
         self.attention = AdditiveAttention(code_dim, hidden_dim, attention_dim, positions)
         self.word_gates = nn.Linear(embed_dim, 4 * hidden_dim)
         self.step_gates = nn.Linear(code_dim + hidden_dim, 4 * hidden_dim, bias=False)
 
-    def memory(self, quant_BTD: Tensor, mask_BT: Tensor) -> Memory:
+    def memory(self, latent_BTD: Tensor, mask_BT: Tensor) -> Memory:
         """The codes with their attention keys, computed once."""
-        return Memory(quant_BTD, mask_BT, self.attention.keys(quant_BTD))
+        return Memory(latent_BTD, mask_BT, self.attention.keys(latent_BTD))
 
     def features(self, x_BSE: Tensor, memory: Memory) -> Tensor:
         """[h_i; c_i] at every step under teacher forcing, feature_BSC."""
         # The words' share of the gates needs no recurrence, so it is one product for all steps.
         gate_BSH4 = self.word_gates(x_BSE)
-        state = self.start(len(x_BSE), x_BSE)
+        state = self.start(memory)
         outputs = []
         for step in range(x_BSE.shape[1]):
             feature_BC, state = self._advance(gate_BSH4[:, step], step, memory, state)
             outputs.append(feature_BC)
         return torch.stack(outputs, dim=1)
 
-    def start(self, rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def start(self, memory: Memory) -> tuple[Tensor, Tensor]:
         """Zero hidden and cell states."""
-        zero_BH = like.new_zeros(rows, self.hidden_dim)
+        zero_BH = memory.latent_BTD.new_zeros(len(memory.latent_BTD), self.hidden_dim)
         return zero_BH, zero_BH
 
     def step(self, x_BE: Tensor, step: int, memory: Memory, state: Any) -> tuple[Tensor, Any]:
@@ -60,11 +69,9 @@ class FeedDecoder(nn.Module):
     def _advance(self, gate_BH4: Tensor, step: int, memory: Memory, state: Any) -> tuple[Tensor, Any]:
         h_BH, c_BH = state
         assert memory.key_BTA is not None
-        context_BD = self.attention.context(h_BH, step, memory.key_BTA, memory.quant_BTD, memory.mask_BT)
+        context_BD = self.attention.context(h_BH, step, memory.key_BTA, memory.latent_BTD, memory.mask_BT)
         gate_BH4 = gate_BH4 + self.step_gates(torch.cat([context_BD, h_BH], dim=1))
-        i_BH, f_BH, g_BH, o_BH = gate_BH4.chunk(4, dim=1)
-        c_BH = torch.sigmoid(f_BH) * c_BH + torch.sigmoid(i_BH) * torch.tanh(g_BH)
-        h_BH = torch.sigmoid(o_BH) * torch.tanh(c_BH)
+        h_BH, c_BH = lstm_cell(gate_BH4, c_BH)
         return torch.cat([h_BH, context_BD], dim=1), (h_BH, c_BH)
 
 
@@ -73,20 +80,21 @@ class ParallelDecoder(nn.Module):
 
     def __init__(self, embed_dim: int, hidden_dim: int, code_dim: int, positions: Positions) -> None:
         super().__init__()
+        self.feature_dim = hidden_dim + code_dim
         self.lstm = nn.LSTM(embed_dim, hidden_dim, batch_first=True)
         self.attention = DotAttention(code_dim, hidden_dim, positions)
 
-    def memory(self, quant_BTD: Tensor, mask_BT: Tensor) -> Memory:
+    def memory(self, latent_BTD: Tensor, mask_BT: Tensor) -> Memory:
         """The codes as they are."""
-        return Memory(quant_BTD, mask_BT)
+        return Memory(latent_BTD, mask_BT)
 
     def features(self, x_BSE: Tensor, memory: Memory) -> Tensor:
         """[h_i; c_i] at every step under teacher forcing, feature_BSC."""
         return self._attend(self.lstm(x_BSE)[0], 0, memory)
 
-    def start(self, rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def start(self, memory: Memory) -> tuple[Tensor, Tensor]:
         """Zero hidden and cell states."""
-        zero_1BH = like.new_zeros(1, rows, self.lstm.hidden_size)
+        zero_1BH = memory.latent_BTD.new_zeros(1, len(memory.latent_BTD), self.lstm.hidden_size)
         return zero_1BH, zero_1BH
 
     def step(self, x_BE: Tensor, step: int, memory: Memory, state: Any) -> tuple[Tensor, Any]:
@@ -95,5 +103,75 @@ class ParallelDecoder(nn.Module):
         return self._attend(h_B1H, step, memory).squeeze(1), state
 
     def _attend(self, h_BSH: Tensor, start: int, memory: Memory) -> Tensor:
-        context_BSD = self.attention(h_BSH, memory.quant_BTD, memory.mask_BT, start)
+        context_BSD = self.attention(h_BSH, memory.latent_BTD, memory.mask_BT, start)
         return torch.cat([h_BSH, context_BSD], dim=2)
+
+
+class LatentDecoder(nn.Module):
+    """The baselines' form: every step reads [word; z], and the first state comes from z. Eq. (2).
+
+    With `latent_dim` 0 there is no z, and the decoder is a language model.
+    """
+
+    def __init__(self, embed_dim: int, hidden_dim: int, latent_dim: int) -> None:
+        super().__init__()
+        self.feature_dim = hidden_dim
+        self.lstm = nn.LSTM(embed_dim + latent_dim, hidden_dim, batch_first=True)
+        self.cell = nn.Linear(latent_dim, hidden_dim, bias=False) if latent_dim else None
+
+    def memory(self, latent_BTD: Tensor, mask_BT: Tensor) -> Memory:
+        """The latent as it is; T is 1."""
+        return Memory(latent_BTD, mask_BT)
+
+    def features(self, x_BSE: Tensor, memory: Memory) -> Tensor:
+        """h_i at every step under teacher forcing, feature_BSC."""
+        return self.lstm(self._input(x_BSE, memory), self.start(memory))[0]
+
+    def start(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        """c_0 = W z and h_0 = tanh(c_0); zero without z."""
+        if self.cell is None:
+            zero_1BH = memory.latent_BTD.new_zeros(1, len(memory.latent_BTD), self.feature_dim)
+            return zero_1BH, zero_1BH
+        c_1BH = self.cell(memory.latent_BTD[:, 0])[None]
+        return torch.tanh(c_1BH), c_1BH
+
+    def step(self, x_BE: Tensor, step: int, memory: Memory, state: Any) -> tuple[Tensor, Any]:
+        """feature_BC of one step of generation, and the new state."""
+        h_B1H, state = self.lstm(self._input(x_BE[:, None], memory), state)
+        return h_B1H.squeeze(1), state
+
+    def features_of_draws(self, x_SE: Tensor, z_ND: Tensor) -> Tensor:
+        """h_i at every step of one text for many latents, feature_NSC. The words' and the latents' shares of the gates
+        are computed once each, so that a step costs one product."""
+        assert self.cell is not None
+        (w_ih, w_hh, b_ih, b_hh), embed_dim = self.lstm.all_weights[0], x_SE.shape[1]
+        word_SH4 = F.linear(x_SE, w_ih[:, :embed_dim], b_ih + b_hh)
+        latent_NH4 = F.linear(z_ND, w_ih[:, embed_dim:])
+        c_NH = self.cell(z_ND)
+        h_NH, outputs = torch.tanh(c_NH), []
+        for word_H4 in word_SH4:
+            h_NH, c_NH = lstm_cell(torch.addmm(latent_NH4 + word_H4, h_NH, w_hh.T), c_NH)
+            outputs.append(h_NH)
+        return torch.stack(outputs, dim=1)
+
+    def _input(self, x_BSE: Tensor, memory: Memory) -> Tensor:
+        if self.cell is None:
+            return x_BSE
+        return torch.cat([x_BSE, memory.latent_BTD[:, :1].expand(-1, x_BSE.shape[1], -1)], dim=2)
+
+
+Decoder = FeedDecoder | ParallelDecoder | LatentDecoder
+
+
+def attention_decoder(
+    form: Literal["feed", "parallel"],
+    embed_dim: int,
+    hidden_dim: int,
+    latent_dim: int,
+    attention_dim: int,
+    positions: Positions,
+) -> FeedDecoder | ParallelDecoder:
+    """The attention decoder of that form."""
+    if form == "feed":
+        return FeedDecoder(embed_dim, hidden_dim, latent_dim, attention_dim, positions)
+    return ParallelDecoder(embed_dim, hidden_dim, latent_dim, positions)

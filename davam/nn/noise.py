@@ -33,6 +33,9 @@ class Stream(IntEnum):
     RESTART = 10
     INIT = 11
     GRAMMAR = 12
+    POSTERIOR = 13
+    IMPORTANCE = 14
+    LAGGING = 15
 
 
 def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:
@@ -61,6 +64,14 @@ class RowNoise:
         keep = word_BW.view(np.uint16).reshape(rows, width, 4 * words)[:, :, :channels] >= threshold
         scale_BTC = torch.from_numpy(keep).to(x_BTC.device, x_BTC.dtype).mul_(65536 / (65536 - threshold))
         return x_BTC * scale_BTC
+
+    def normal(self, width: int, channels: int, stream: Stream) -> Tensor:
+        """Standard normal numbers normal_BTC in fp32; a wider call begins with the same numbers."""
+        place_W = np.arange(width * channels, dtype=np.uint64)
+        word_BW = _splitmix64(self._keys(stream)[:, None] + place_W[None, :] * _GOLDEN)
+        uniform_BW = ((word_BW >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        normal_BW = torch.special.ndtri(torch.from_numpy(uniform_BW)).float()
+        return normal_BW.view(len(self.row_ids), width, channels)
 
     def _keys(self, stream: Stream) -> NDArray[np.uint64]:
         """One 64-bit key per row, key_B."""

@@ -4,12 +4,15 @@ Legend: B rows, T source positions, S target positions, N any flat index, H hidd
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+INFORMATION_ROWS = 1024  # rows that are compared with all others at once
 
 
 @contextlib.contextmanager
@@ -49,6 +52,49 @@ def commitment(h_BTD: Tensor, quant_BTD: Tensor, mask_BT: Tensor, reduction: str
     square_BTD = (h_BTD - quant_BTD.detach()).square()
     square_BT = square_BTD.sum(-1) if reduction == "sum" else square_BTD.mean(-1)
     return (square_BT * mask_BT).sum(1)
+
+
+def gaussian_draw(mean: Tensor, logvar: Tensor, normal: Tensor) -> Tensor:
+    """mean + sigma * normal."""
+    return mean + torch.exp(0.5 * logvar) * normal
+
+
+def gaussian_kl(mean: Tensor, logvar: Tensor) -> Tensor:
+    """KL of N(mean, exp(logvar)) to N(0, 1) of each dimension, in nats."""
+    return 0.5 * (mean.square() + logvar.exp() - logvar - 1)
+
+
+def gaussian_kl_between(mean: Tensor, logvar: Tensor, to_mean: Tensor, to_logvar: Tensor) -> Tensor:
+    """KL of N(mean, exp(logvar)) to N(to_mean, exp(to_logvar)) of each dimension, in nats."""
+    spread = (logvar - to_logvar).exp() + (mean - to_mean).square() * torch.exp(-to_logvar)
+    return 0.5 * (spread - 1 + to_logvar - logvar)
+
+
+def gaussian_log_density(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
+    """ln N(x; mean, exp(logvar)) of each dimension."""
+    return -0.5 * (math.log(2 * math.pi) + logvar + (x - mean).square() * torch.exp(-logvar))
+
+
+def gaussian_information(mean_BD: Tensor, logvar_BD: Tensor, normal_BD: Tensor) -> Tensor:
+    """I(x; z) in nats under the mixture of all rows' posteriors, with one draw a row: the mean of
+    ln q(z|x) - ln (1/B) sum_j q(z|x_j), the first term in closed form."""
+    mean_BD, logvar_BD = mean_BD.double(), logvar_BD.double()  # the square, written out, cancels
+    z_BD = gaussian_draw(mean_BD, logvar_BD, normal_BD.double())
+    negative_entropy = -0.5 * (math.log(2 * math.pi) + 1 + logvar_BD).sum(1).mean()
+    # ln q(z_i|x_j) = -1/2 [ sum_d (z_i - m_j)^2 / v_j + logvar_j + ln 2 pi ], the square written out: two products.
+    precision_BD = torch.exp(-logvar_BD)
+    constant_B = (mean_BD.square() * precision_BD + logvar_BD + math.log(2 * math.pi)).sum(1)
+    mixtures = []
+    for z_ND in z_BD.split(INFORMATION_ROWS):
+        square_NB = z_ND.square() @ precision_BD.T - 2 * z_ND @ (mean_BD * precision_BD).T
+        mixtures.append((-0.5 * (square_NB + constant_B)).logsumexp(1) - math.log(len(mean_BD)))
+    return negative_entropy - torch.cat(mixtures).mean()
+
+
+def normal_quantile(uniform: Tensor) -> Tensor:
+    """Standard normal numbers from uniform ones in [0, 1), in fp32, by the inverse of the distribution function."""
+    # Uniform numbers of 24 bits: half a step keeps both ends finite.
+    return torch.special.ndtri(uniform.double() + 2.0**-25).float()
 
 
 def length_mask(length_B: Tensor, width: int) -> Tensor:

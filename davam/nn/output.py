@@ -41,7 +41,7 @@ class LinearNll(torch.autograd.Function):
         ctx: Any,
         h_NC: Tensor,
         weight_MC: Tensor,
-        bias_M: Tensor,
+        bias_M: Tensor | None,
         target_N: Tensor,
         weight_N: Tensor,
         dtype: torch.dtype,
@@ -49,7 +49,7 @@ class LinearNll(torch.autograd.Function):
         """(sum over n of weight_N * nll_N, nll_N), both fp32."""
         matrix_MC, state_NC = weight_MC.to(dtype), h_NC.to(dtype)
         grad_h_NC, grad_w_MC = torch.empty_like(h_NC), torch.zeros_like(weight_MC)
-        grad_b_M, nll_N = torch.zeros_like(bias_M), torch.empty_like(weight_N)
+        grad_b_M, nll_N = weight_MC.new_zeros(len(weight_MC)), torch.empty_like(weight_N)
         block = max(16, BLOCK_LOGITS // len(weight_MC))
         for start in range(0, len(h_NC), block):
             rows = slice(start, start + block)
@@ -60,14 +60,15 @@ class LinearNll(torch.autograd.Function):
             nll_N[rows] = (norm_N1 - picked_N1).squeeze(1)
             delta_NM = logits_NM.sub_(norm_N1).exp_()
             delta_NM.scatter_add_(1, target_N1, torch.full_like(norm_N1, -1.0)).mul_(weight_N[rows, None])
-            grad_b_M += delta_NM.sum(0)
+            if bias_M is not None:
+                grad_b_M += delta_NM.sum(0)
             delta_NM = delta_NM.to(dtype)
             grad_h_NC[rows] = (delta_NM @ matrix_MC).to(h_NC.dtype)
             if dtype == weight_MC.dtype:
                 grad_w_MC.addmm_(delta_NM.T, state_NC[rows])
             else:
                 grad_w_MC += (delta_NM.T @ state_NC[rows]).to(weight_MC.dtype)
-        ctx.save_for_backward(grad_h_NC, grad_w_MC, grad_b_M)
+        ctx.save_for_backward(grad_h_NC, grad_w_MC, None if bias_M is None else grad_b_M)
         ctx.mark_non_differentiable(nll_N)
         return (nll_N * weight_N).sum(), nll_N
 
@@ -75,10 +76,13 @@ class LinearNll(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The stored gradients times the gradient of the weighted sum."""
         grad_h_NC, grad_w_MC, grad_b_M = ctx.saved_tensors
-        return grad_h_NC * grads[0], grad_w_MC * grads[0], grad_b_M * grads[0], None, None, None
+        bias_grad = None if grad_b_M is None else grad_b_M * grads[0]
+        return grad_h_NC * grads[0], grad_w_MC * grads[0], bias_grad, None, None, None
 
 
-def _logits(h_NC: Tensor, weight_MC: Tensor, bias_M: Tensor) -> Tensor:
+def _logits(h_NC: Tensor, weight_MC: Tensor, bias_M: Tensor | None) -> Tensor:
+    if bias_M is None:
+        return (h_NC @ weight_MC.T).float()
     if h_NC.dtype == bias_M.dtype:
         return torch.addmm(bias_M, h_NC, weight_MC.T)
     return (h_NC @ weight_MC.T).float().add_(bias_M)
@@ -87,9 +91,9 @@ def _logits(h_NC: Tensor, weight_MC: Tensor, bias_M: Tensor) -> Tensor:
 class Softmax(nn.Module):
     """One linear softmax over M members."""
 
-    def __init__(self, channels: int, members: int) -> None:
+    def __init__(self, channels: int, members: int, bias: bool) -> None:
         super().__init__()
-        self.linear = nn.Linear(channels, members)
+        self.linear = nn.Linear(channels, members, bias=bias)
         self.dtype = torch.float32
 
     def nll(self, h_NC: Tensor, target_N: Tensor, weight_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,11 +119,11 @@ class OutputLayer(nn.Module):
     Words are ordered by frequency, so that the first `shortlist` ids cover most of a text.
     """
 
-    def __init__(self, channels: int, vocab_size: int, shortlist: int) -> None:
+    def __init__(self, channels: int, vocab_size: int, shortlist: int, bias: bool = True) -> None:
         super().__init__()
         self.shortlist = shortlist if 0 < shortlist < vocab_size else vocab_size
-        self.head = Softmax(channels, self.shortlist + (self.shortlist < vocab_size))
-        self.tail = Softmax(channels, vocab_size - self.shortlist) if self.shortlist < vocab_size else None
+        self.head = Softmax(channels, self.shortlist + (self.shortlist < vocab_size), bias)
+        self.tail = Softmax(channels, vocab_size - self.shortlist, bias) if self.shortlist < vocab_size else None
 
     def set_precision(self, precision: str) -> None:
         """Choose the arithmetic of the matrix products: fp32, bf16, or auto (bf16 where it is fast)."""
@@ -133,8 +137,9 @@ class OutputLayer(nn.Module):
         """(sum of weight_N * nll_N with gradient, nll_N without), nats."""
         total, nll_N = self.head.nll(h_NC, target_N.clamp_max(self.shortlist), weight_N)
         rare = (target_N >= self.shortlist).nonzero().squeeze(1)
-        if self.tail is None or not len(rare):
+        if self.tail is None:
             return total, nll_N
+        # Without any rare word, too: every weight must get its gradient, or DDP waits for it for ever.
         # index_select has a cheap backward pass, unlike indexing by a mask.
         part, nll_R = self.tail.nll(h_NC.index_select(0, rare), target_N[rare] - self.shortlist, weight_N[rare])
         return total + part, nll_N.index_add(0, rare, nll_R)

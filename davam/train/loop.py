@@ -4,22 +4,24 @@ It knows neither Ray nor paths. `hooks.report` gets a dictionary for the progres
 state. Each epoch's batches come from the plan, so a resumed run repeats the unbroken one exactly.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+import operator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from davam.data.batches import Batch, Indices, Rows, plan_epoch, plan_in_order, row_noise, take_slice, to_device
-from davam.errors import TrainingError
-from davam.families.base import Clock, StepTerms, Trainable, Workers
+from davam.data.batches import Indices, plan_epoch, plan_in_order, row_noise
+from davam.families.base import Clock, Trainable, Workers
 from davam.nn.noise import Stream, generator
-from davam.recipe import TrainConfig
 from davam.train import comm
+from davam.train.lagging import encoder_steps, is_decoder, latent_information
 from davam.train.optim import learning_rate
 from davam.train.state import TrainState
+from davam.train.step import Job, all_parameters, optimizer_step
 
 CHECK_EVERY_STEPS = 10  # how often the workers ask rank 0 whether to save and whether to stop
 
@@ -31,18 +33,6 @@ class Hooks:
     report: Callable[[dict[str, float]], None]
     save: Callable[[TrainState, Trainable, torch.optim.Optimizer], None]
     due: Callable[[], bool]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One stage's training: the module, the callable that runs it (DDP, or the module itself), its rows and rules."""
-
-    module: Trainable
-    call: Callable[[Batch, Clock, object], StepTerms]
-    train: Rows
-    valid: Rows
-    config: TrainConfig
-    seed: int
 
 
 def train(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, hooks: Hooks) -> TrainState:
@@ -67,8 +57,8 @@ def evaluate(job: Job, epoch: int, group: Workers) -> dict[str, float]:
     was_training = job.module.training
     job.module.eval()
     with torch.no_grad():
-        for batch in _slices(job.module, job.valid, plan, group):
-            terms = job.module(batch, Clock(epoch, 0, len(plan)), None)
+        for batch in job.slices(job.valid, plan, group):
+            terms = job.module(batch, Clock(epoch, 0, len(plan), group.all_reduce), None)
             for name, value in {**terms.sums, "tally": job.module.tally(terms)}.items():
                 totals[name] = totals.get(name, torch.zeros_like(value, dtype=torch.float64)) + value.double()
     job.module.train(was_training)
@@ -82,20 +72,28 @@ def _run_epoch(
 ) -> None:
     lengths = job.train.lengths
     if state.step == 0:
-        codes_per_step = float((lengths.sum() - len(lengths)) / len(plan))
-        job.module.begin_epoch(
-            state.epoch, lambda: _slices(job.module, job.train, plan, group), codes_per_step, job.seed, group
-        )
+        codes_per_step = float(job.module.num_codes(torch.from_numpy(lengths - 1)).sum() / len(plan))
+        job.module.begin_epoch(state.epoch, lambda: job.slices(job.train, plan, group), codes_per_step, job.seed, group)
         state.epoch_sums = {}
     job.module.train()
-    for batch in _slices(job.module, job.train, plan[state.step :], group):
-        clock = Clock(state.epoch, state.step, len(plan))
+    ticked = time.monotonic()
+    for batch in job.slices(job.train, plan[state.step :], group):
+        clock = Clock(state.epoch, state.step, len(plan), group.all_reduce)
         rate = learning_rate(job.config, clock.global_step, job.config.epochs * len(plan), state.plateau)
         rows = plan[state.step]
-        sums = _step(job, optimizer, batch, clock, rate, rows, group)
+        moved = all_parameters
+        if job.config.encoder_updates == "aggressive" and state.lagging:
+            encoder_steps(job, optimizer, rows, plan, clock, rate, group)
+            moved = is_decoder
+        noise = row_noise(batch, job.seed, clock.global_step)
+        terms = optimizer_step(job, optimizer, batch, rows, clock, rate, noise, moved, group)
+        job.module.after_step(terms, batch, clock, partial(_picks, job, clock, rows), group)
+        sums = {name: float(value) for name, value in terms.sums.items()}
         for name, value in sums.items():
             state.epoch_sums[name] = state.epoch_sums.get(name, 0.0) + value
         state.step += 1
+        now = time.monotonic()
+        state.train_s, ticked = state.train_s + now - ticked, now
         if state.step % CHECK_EVERY_STEPS == 0 or state.step == len(plan):
             hooks.report(
                 {
@@ -107,29 +105,8 @@ def _run_epoch(
                     **state.epoch_sums,
                 }
             )
-            if state.step < len(plan) and comm.on_rank_zero(hooks.due, _device(job.module)):
+            if state.step < len(plan) and comm.on_rank_zero(hooks.due, job.device):
                 hooks.save(state, job.module, optimizer)
-
-
-def _step(
-    job: Job, optimizer: torch.optim.Optimizer, batch: Batch, clock: Clock, rate: float, rows: Indices, group: Workers
-) -> dict[str, float]:
-    """One optimizer step on the global batch `rows`, of which `batch` is this worker's slice."""
-    for parameter_group in optimizer.param_groups:
-        parameter_group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    terms = job.call(batch, clock, row_noise(batch, job.seed, clock.global_step))
-    # DDP averages gradients over workers; the factor turns that into the mean over the global batch.
-    (terms.loss_sum * (group.world / len(rows))).backward()
-    norm = nn.utils.clip_grad_norm_(job.module.parameters(), job.config.clip_norm)
-    if not math.isfinite(norm.item()):
-        raise TrainingError(
-            f"training diverged at epoch {clock.epoch}, step {clock.step}: the gradient norm is {norm.item()}; "
-            f"rows {batch.ids[:5]}...; lower the optimizer's lr, or look at these rows"
-        )
-    optimizer.step()
-    job.module.after_step(terms, batch, clock, lambda n: _picks(job, n, clock, rows), group)
-    return {name: float(value) for name, value in terms.sums.items()}
 
 
 def _close_epoch(
@@ -139,19 +116,25 @@ def _close_epoch(
     valid = evaluate(job, state.epoch, group)
     loss = valid[job.module.objective]
     names = list(state.epoch_sums)
-    packed = torch.tensor([state.epoch_sums[name] for name in names], dtype=torch.float64, device=_device(job.module))
+    packed = torch.tensor([state.epoch_sums[name] for name in names], dtype=torch.float64, device=job.device)
     trained = dict(zip(names, group.all_reduce(packed).tolist(), strict=True))
     record = {"epoch": float(state.epoch + 1)}
     record |= {f"train/{name}": value / trained["rows"] for name, value in trained.items() if name != "rows"}
     record |= {f"valid/{name}": value for name, value in valid.items()}
     state.history.append(record)
+    if job.config.encoder_updates == "aggressive" and state.lagging:
+        information_nats = latent_information(job, group)
+        record["valid/latent_information_nats"] = information_nats
+        # The encoder has caught up once what it says no longer grows; from then on all step together, for good.
+        state.lagging = comm.on_rank_zero(partial(operator.ge, information_nats, state.information_nats), job.device)
+        state.information_nats = information_nats
     if job.module.selectable(state.epoch):
         if loss < state.best_objective:
             state.best_objective, state.best_epoch = loss, state.epoch
             state.best_weights = {name: value.detach().cpu().clone() for name, value in job.module.state_dict().items()}
         _apply_plateau(job, optimizer, state, loss)
     state.epoch, state.step = state.epoch + 1, 0
-    state.finished = state.epoch >= job.config.epochs or state.plateau.stopped
+    state.finished = state.epoch >= job.config.epochs or state.plateau.stopped or _time_is_up(job, state)
     hooks.report(
         {
             "epoch": float(state.epoch),
@@ -164,25 +147,25 @@ def _close_epoch(
     hooks.save(state, job.module, optimizer)
 
 
+def _time_is_up(job: Job, state: TrainState) -> bool:
+    """Rank 0's answer, for all workers: their clocks differ. A training goes on until it has weights to end with."""
+    minutes = job.config.max_minutes
+    return (
+        minutes is not None
+        and bool(state.best_weights)
+        and comm.on_rank_zero(lambda: state.train_s >= 60 * minutes, job.device)
+    )
+
+
 def _apply_plateau(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, loss: float) -> None:
     rule = job.config.optimizer
     if rule.kind == "sgd" and state.plateau.observe(loss, state.epoch, rule):
         job.module.load_state_dict(state.best_weights)
 
 
-def _slices(module: Trainable, source: Rows, plan: Iterable[Indices], group: Workers) -> Iterator[Batch]:
-    device = _device(module)
-    for rows in plan:
-        yield to_device(take_slice(source, rows, group.rank, group.world), device)
-
-
-def _picks(job: Job, count: int, clock: Clock, rows: Indices) -> Tensor:
+def _picks(job: Job, clock: Clock, rows: Indices, count: int) -> Tensor:
     """Positions of the global batch, (row index, position) pairs, from (seed, step) alone."""
     rng = generator(job.seed, Stream.RESTART, clock.global_step)
     index = rng.choice(rows, size=count)
     words = job.train.lengths[index] - 1
     return torch.from_numpy(np.stack([index, (rng.random(count) * words).astype(np.int64)], axis=1))
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device

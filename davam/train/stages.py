@@ -1,40 +1,60 @@
-"""The two stages as training jobs, for one process and for workers alike."""
+"""The training stages as jobs, for one process and for workers alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
 
 from davam.data.batches import Batch, Rows
 from davam.errors import DataError
-from davam.families import build_family
+from davam.families import FamilyConfig, build_family
 from davam.families.base import Clock, StepTerms, Trainable
-from davam.families.davam import Davam
+from davam.families.codes import CodebookConfig
+from davam.families.gaussian import ConstantKl, NoFreeBits
 from davam.families.prior import PriorTraining
+from davam.families.text import DECODER_MODULES, TextFamily
 from davam.nn.priors import build_prior
-from davam.recipe import Recipe
-from davam.train.loop import Job
+from davam.recipe import Recipe, TrainConfig
+from davam.train.step import Job
 
 
-def stage_one_module(recipe: Recipe, vocab_size: int) -> Davam:
-    """The untrained model, its weights drawn from the recipe's seed."""
-    model = build_family(recipe.model, vocab_size, recipe.data.max_tokens)
+def pretraining_module(recipe: Recipe, vocab_size: int) -> TextFamily:
+    """The recipe's untrained VAE as an autoencoder: its KL is measured, but never paid."""
+    autoencoder = recipe.model.model_copy(update={"kl": ConstantKl(weight=0), "free_bits": NoFreeBits()})
+    model = build_family(autoencoder, vocab_size, recipe.data.max_tokens)
     model.init_weights(recipe.seed)
     return model
 
 
+def stage_one_module(recipe: Recipe, vocab_size: int, pretrained: Mapping[str, Tensor] | None = None) -> TextFamily:
+    """The model before stage one: its weights drawn from the recipe's seed, or those of its pretraining."""
+    model = build_family(recipe.model, vocab_size, recipe.data.max_tokens)
+    model.init_weights(recipe.seed)
+    if pretrained is not None and recipe.pretraining is not None:
+        drawn_afresh = DECODER_MODULES if recipe.pretraining.reset_decoder else ()
+        kept = {name: value for name, value in pretrained.items() if name.split(".")[0] not in drawn_afresh}
+        model.load_state_dict(kept, strict=False)
+    return model
+
+
 def stage_two_module(recipe: Recipe) -> PriorTraining:
-    """The untrained prior, its weights drawn from the recipe's seed."""
+    """The untrained prior of a family with codes, its weights drawn from the recipe's seed."""
+    assert isinstance(recipe.model, CodebookConfig)
+    assert recipe.prior is not None
     module = PriorTraining(build_prior(recipe.prior, recipe.model.codebook_size))
     module.init_weights(recipe.seed)
     return module
 
 
-def check_enough(train: Rows, valid: Rows, codebook_size: int) -> None:
+def check_enough(train_rows: int, valid_rows: int, model: FamilyConfig) -> None:
     """Raises DataError for a corpus that cannot fill the codebook or leaves nothing to validate on."""
-    if len(train) < codebook_size:
+    if isinstance(model, CodebookConfig) and train_rows < model.codebook_size:
         raise DataError(
-            f"{len(train)} training sentences for {codebook_size} codes: every code needs several; add "
-            f"text, or set model.codebook_size={max(2, len(train) // 10)}"
+            f"{train_rows} training sentences for {model.codebook_size} codes: every code needs several; add "
+            f"text, or set model.codebook_size={max(2, train_rows // 10)}"
         )
-    if not len(valid):
+    if not train_rows:
+        raise DataError("no training sentences: add text")
+    if not valid_rows:
         raise DataError("no validation sentences: give data.valid and data.test, or raise data.valid_share")
 
 
@@ -46,9 +66,9 @@ def build_job(
     recipe: Recipe,
     stage: str,
 ) -> Job:
-    """The job of that stage, `stage_one` or `stage_two`; also sets the output layer's arithmetic."""
-    config = recipe.stage_one if stage == "stage_one" else recipe.stage_two
-    if isinstance(module, Davam):
+    """The job of that stage (`pretraining`, `stage_one` or `stage_two`); also sets the output layer's arithmetic."""
+    config: TrainConfig = getattr(recipe, stage)
+    if isinstance(module, TextFamily):
         module.output.set_precision(config.output_precision)
     return Job(module, call, train, valid, config, recipe.seed)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from davam.errors import ArtifactError
+from davam.families.base import Trainable
 from davam.train.optim import Plateau
 
 FILE_NAME = "train_state.pt"
@@ -32,12 +33,18 @@ class TrainState:
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     finished: bool = False
+    train_s: float = 0.0  # spent in training steps, over all starts
+    lagging: bool = True  # of aggressive encoder training: whether it still goes on,
+    information_nats: float = 0.0  # and what the latent carried after the last epoch
 
 
-def training_record(state: TrainState, objective: str) -> dict[str, Any]:
-    """What a model folder keeps of a finished training: the measure that selects, its best value and the history."""
+def training_record(state: TrainState, module: Trainable) -> dict[str, Any]:
+    """What a model folder keeps of a finished training: the measure that selects, its best value, the history, the time
+    spent in steps, and how many parameters were trained."""
     return {
-        "objective": objective,
+        "parameters": sum(weight.numel() for weight in module.parameters()),
+        "train_s": round(state.train_s, 1),
+        "objective": module.objective,
         "best_valid": state.best_objective,
         "best_epoch": state.best_epoch + 1,
         "epochs": state.epoch,

@@ -59,7 +59,7 @@ def test_jsonl_from_and_to_object_storage(bucket: None) -> None:
         assert sorted(rows) == sorted(text for text in TEXTS if source.split_by_hash(text, 0.05, 0.05) == split) != []
     model = davam.load(store.artifact_uri("stage_two", store.list_stage("stage_two")[0].fingerprint))
     assert model.tokenizer.decode(model.tokenizer.encode(TEXTS)) == TEXTS
-    samples = store.read_table(store.list_stage("samples")[0], "samples/1").sort_by("id")
+    samples = store.read_table(store.list_stage("samples")[0], "samples/2").sort_by("id")
     assert model.sample(20).texts == samples["text"].to_pylist()
     again = run(*ARGUMENTS)
     assert actions(again.stderr) == dict.fromkeys(STAGES, "skip")

@@ -75,7 +75,7 @@ def test_counts_agree_between_stages(built: tuple[Path, subprocess.CompletedProc
 
 def test_samples_do_not_depend_on_workers_or_batches(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     store = Store(str(built[0]))
-    stored = store.read_table(store.list_stage("samples")[0], "samples/1").sort_by("id")
+    stored = store.read_table(store.list_stage("samples")[0], "samples/2").sort_by("id")
     model = davam.load(store.artifact_uri("stage_two", store.list_stage("stage_two")[0].fingerprint))
     shuffled = list(range(129, -1, -1))
     again = model.sample_ids(shuffled, seed=0).table().sort_by("id")

@@ -1,17 +1,22 @@
 """What holds for every family, whatever its settings: data-parallel training and the model folder rely on it."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from davam.data.batches import plan_in_order, row_noise, take_slice
+from davam.families import FamilyConfig, build_family
 from davam.families.base import Clock, Trainable
 from davam.families.prior import PriorTraining
+from davam.families.text import TextFamily
 from davam.nn.priors import LstmPriorConfig, PixelCnnConfig, build_prior
-from tests.small import CODES, random_rows, small_davam, spread_codebook
+from tests.small import CODES, VOCAB, WIDEST, random_rows, small_davam, spread_codebook
 
 CLOCKS = [Clock(0, 0, 4), Clock(1, 2, 4)]  # before and after quantization begins
 SETTINGS = [
@@ -21,6 +26,18 @@ SETTINGS = [
     )
 ]
 SETTINGS += [{"output_shortlist": 10}, {"init": "uniform"}, {"commit_reduction": "sum"}]
+SMALL = {"embed_dim": 12, "hidden_dim": 16, "dropout": 0.2}
+SEQUENCE = {"kind": "vae_attn", "latent_dim": 4, "attention_dim": 8, **SMALL}
+OTHERS = [
+    {"kind": "lstm_lm", **SMALL},
+    {"kind": "lstm_lm", "output_shortlist": 10, **SMALL},
+    {"kind": "vae", "latent_dim": 4, **SMALL},
+    {"kind": "vae", "latent_dim": 4, "free_bits": {"kind": "sentence", "target_nats": 1e-6}, **SMALL},
+    {"kind": "davam_q", "codebook_size": CODES, "code_dim": 4, **SMALL},
+    SEQUENCE,
+    {**SEQUENCE, "attention": "parallel", "positions": True, "encoder": "local"},
+    {**SEQUENCE, "kind": "gavam", "prior": {"layers": 2, "hidden_dim": 8}},
+]
 PRIORS: list[PixelCnnConfig | LstmPriorConfig] = [
     PixelCnnConfig(layers=3, hidden_dim=16, kernel=3),
     LstmPriorConfig(embed_dim=8, hidden_dim=16, layers=1),
@@ -30,8 +47,15 @@ PRIORS: list[PixelCnnConfig | LstmPriorConfig] = [
 
 def modules() -> list[tuple[str, Trainable]]:
     """Every family and setting, small, by name."""
-    stage_one = [("-".join(map(str, s.values())), spread_codebook(small_davam(**s))) for s in SETTINGS]
-    stage_two = []
+    stage_one: list[tuple[str, Trainable]] = [
+        ("-".join(map(str, s.values())), spread_codebook(small_davam(**s))) for s in SETTINGS
+    ]
+    for values in OTHERS:
+        config: Any = TypeAdapter(FamilyConfig).validate_python(values)
+        family = build_family(config, VOCAB, WIDEST)
+        family.init_weights(0)
+        stage_one.append((f"{family.kind}-{len(stage_one)}", family))
+    stage_two: list[tuple[str, Trainable]] = []
     for index, config in enumerate(PRIORS):
         module = PriorTraining(build_prior(config, CODES))
         module.init_weights(0)
@@ -45,7 +69,7 @@ MODULES = modules()
 @pytest.mark.parametrize("clock", CLOCKS, ids=["continuous", "quantized"])
 @pytest.mark.parametrize("module", [m for _, m in MODULES], ids=[n for n, _ in MODULES])
 def test_every_parameter_gets_a_gradient(module: Trainable, clock: Clock) -> None:
-    rows = random_rows(8) if hasattr(module, "codebook") else random_rows(8, 0, CODES, 0, CODES)
+    rows = random_rows(8) if isinstance(module, TextFamily) else random_rows(8, 0, CODES, 0, CODES)
     batch = take_slice(rows, plan_in_order(rows.lengths, 8)[0])
     module.zero_grad(set_to_none=True)
     terms = module(batch, clock, row_noise(batch, 0, 7))
@@ -64,3 +88,18 @@ def test_the_weights_are_the_same_after_a_round_trip_through_safetensors(module:
     assert again.keys() == state.keys()
     assert all(torch.equal(again[name], value) for name, value in state.items())
     module.load_state_dict(again)
+
+
+@pytest.mark.parametrize("module", [m for _, m in MODULES], ids=[n for n, _ in MODULES])
+def test_padding_and_company_change_nothing(module: Trainable) -> None:
+    module.eval()
+    rows = random_rows(8) if isinstance(module, TextFamily) else random_rows(8, 0, CODES, 0, CODES)
+    together = take_slice(rows, plan_in_order(rows.lengths, 8)[0])
+    padded = replace(together, tokens_BS=torch.nn.functional.pad(together.tokens_BS, (0, 9)))
+    with torch.no_grad():
+        whole = module(together, CLOCKS[1], None).sums
+        wide = module(padded, CLOCKS[1], None).sums
+        alone = [module(take_slice(rows, index[None]), CLOCKS[1], None).sums for index in together.index_B]
+    for name, value in whole.items():
+        assert torch.allclose(wide[name], value, rtol=1e-5, atol=1e-5), name
+        assert torch.allclose(sum(sums[name] for sums in alone), value, rtol=1e-4, atol=1e-4), name

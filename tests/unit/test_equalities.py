@@ -10,12 +10,14 @@ import torch
 from davam.data.batches import Batch, Rows, plan_in_order, row_noise, take_slice
 from davam.families.base import Clock, Trainable
 from davam.families.prior import PriorTraining
+from davam.families.text import Latents
 from davam.nn.priors import LstmPriorConfig, PixelCnnConfig, build_prior
 from davam.recipe import TrainConfig
 from davam.train import comm
-from davam.train.loop import Hooks, Job, evaluate, train
+from davam.train.loop import Hooks, evaluate, train
 from davam.train.optim import build_optimizer
 from davam.train.state import TrainState, load_state, save_state
+from davam.train.step import Job
 from tests.small import CODES, adamw, fresh, job_of, quiet, random_rows, sgd, small_davam, spread_codebook
 
 QUANTIZED = Clock(epoch=1, step=0, steps_per_epoch=4)
@@ -68,13 +70,12 @@ def test_order_matters_with_positions_only(positions: bool) -> None:
     batch = take_slice(random_rows(4, seed=1), plan_in_order(random_rows(4, seed=1).lengths, 4)[0])
     word_B = batch.length_B - 1
     quant_BTD = model.codebook.vectors(model.encode(batch.tokens_BS[:, :-1], word_B))
-    mask_BT = torch.arange(quant_BTD.shape[1])[None] < word_B[:, None]
     turned_BTD = quant_BTD.clone()
     for row, count in enumerate(word_B.tolist()):
         turned_BTD[row, :count] = quant_BTD[row, :count].flip(0)
     with torch.no_grad():
-        straight = model.reconstruction(batch, quant_BTD, mask_BT, None)[1]
-        turned = model.reconstruction(batch, turned_BTD, mask_BT, None)[1]
+        straight = model.reconstruction(batch, Latents(quant_BTD, word_B), None)[1]
+        turned = model.reconstruction(batch, Latents(turned_BTD, word_B), None)[1]
     assert torch.allclose(straight, turned, rtol=1e-5) is not positions
 
 

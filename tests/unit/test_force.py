@@ -15,7 +15,7 @@ def write_note(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built
     return Built()
 
 
-STAGE = Stage("note", 1, (), lambda recipe: {}, write_note)
+STAGE = Stage("note", 1, lambda recipe: (), lambda recipe: {}, write_note)
 
 
 def a_run(store: Path, force: tuple[str, ...]) -> Run:

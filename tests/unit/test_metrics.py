@@ -64,8 +64,6 @@ class TestCodeMeasures:
         words_N = np.array([7, 7, 9, 9, 11, 11, 30, 30])
         codes_N = np.array([3, 3, 0, 0, 1, 1, 5, 5])
         assert metrics.code_measures(codes_N, words_N, 8) == metrics.CodeMeasures(
-            codes_used=4,
-            code_perplexity=pytest.approx(4),
             mutual_information_nats=pytest.approx(math.log(4)),
             purity=1.0,
             words_per_code_mean=1.0,
@@ -74,7 +72,7 @@ class TestCodeMeasures:
 
     def test_one_code_for_everything_says_nothing(self) -> None:
         measures = metrics.code_measures(np.zeros(6, dtype=int), np.array([1, 1, 1, 2, 2, 3]), 4)
-        assert measures == metrics.CodeMeasures(1, 1.0, 0.0, 0.5, 3.0, 3)
+        assert measures == metrics.CodeMeasures(0.0, 0.5, 3.0, 3)
 
     def test_independent_codes_carry_no_information(self) -> None:
         codes_N, words_N = np.divmod(np.arange(35), 7)
@@ -87,12 +85,18 @@ class TestCodeMeasures:
         measures = metrics.code_measures(codes_N, words_N, 20)
         codes, words = codes_N.tolist(), words_N.tolist()
         per_code = [len({w for k, w in zip(codes, words, strict=True) if k == code}) for code in set(codes)]
-        shares = [count / 400 for count in Counter(codes).values()]
         assert measures.mutual_information_nats == pytest.approx(brute_information_nats(codes, words))
         assert measures.purity == pytest.approx(brute_purity(codes, words))
-        assert measures.code_perplexity == pytest.approx(math.exp(-sum(p * math.log(p) for p in shares)))
         assert measures.words_per_code_mean == pytest.approx(sum(per_code) / len(per_code))
-        assert (measures.codes_used, measures.words_per_code_max) == (len(per_code), max(per_code))
+        assert measures.words_per_code_max == max(per_code)
+
+    def test_the_use_of_codes(self) -> None:
+        used = metrics.code_use(np.array([3, 3, 0, 0, 1, 1, 5, 5]))
+        assert used == metrics.CodeUse(codes_used=4, code_perplexity=pytest.approx(4))
+        assert metrics.code_use(np.zeros(6, dtype=int)) == metrics.CodeUse(1, 1.0)
+        shares = [0.5, 0.25, 0.25]
+        used = metrics.code_use(np.array([7, 7, 8, 9]))
+        assert used.code_perplexity == pytest.approx(math.exp(-sum(p * math.log(p) for p in shares)))
 
     def test_messages(self) -> None:
         with pytest.raises(DataError, match=r"^code measures: codes run from 0 to 4, outside a codebook of 4; codes"):

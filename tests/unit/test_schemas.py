@@ -10,8 +10,21 @@ from davam.errors import ArtifactError
 COLUMNS = {
     "tokens/1": ["id", "tokens", "length", "text"],
     "codes/1": ["id", "codes", "length"],
-    "samples/1": ["id", "seed", "codes", "tokens", "text", "prior_nats", "decode_nats", "truncated"],
-    "scores/1": ["id", "num_tokens", "num_codes", "rec_nats", "kl_nats", "text", "reconstruction", "tokens_matched"],
+    "samples/2": ["id", "seed", "codes", "latents", "tokens", "text", "prior_nats", "decode_nats", "truncated"],
+    "scores/2": [
+        "id",
+        "num_tokens",
+        "num_latents",
+        "rec_nats",
+        "kl_nats",
+        "length_nats",
+        "iw_nats",
+        "posterior_mean",
+        "posterior_logvar",
+        "text",
+        "reconstruction",
+        "tokens_matched",
+    ],
 }
 
 

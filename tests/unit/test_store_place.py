@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.stage import SUBMITTED, _parser, open_run
+from pipelines.stage import SUBMITTED, open_run, parser
 
 
 def store_of(*arguments: str) -> str:
     """The store's URI for these arguments."""
     given = list(arguments)
-    return open_run(_parser("full").parse_args(given), given).execution.store
+    return open_run(parser("full").parse_args(given), given).execution.store
 
 
 def test_a_relative_store_is_here_or_for_a_job_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,96 @@
+"""Table II as a page and as Markdown: the paper's figures, ours, and the valid figure of every row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+
+import jinja2
+
+COLUMNS = (
+    "row",
+    "Rec",
+    "paper",
+    "KL sum",
+    "KL",
+    "paper",
+    "ppl_paper",
+    "paper",
+    "valid PPL",
+    "which",
+    "parameters",
+    "minutes",
+    "epochs",
+)
+NOT_RUN = "not run"
+VALID = ("ppl_exact", "ppl_iw", "ppl_bound")  # the tightest first
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One model of the table; without measures it did not run."""
+
+    name: str
+    paper: Mapping[str, float] = field(default_factory=dict)
+    measures: Mapping[str, float] = field(default_factory=dict)
+    parameters: int = 0
+    train_s: float = 0.0
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows, and what a reader must know of how they came about."""
+
+    title: str
+    caption: Sequence[str]
+    rows: Sequence[TableRow]
+
+
+def cells(row: TableRow) -> list[str]:
+    """The row's cells in the order of the columns."""
+    if not row.measures:
+        paper = [_paper(row, "rec_nats"), _paper(row, *KL), _paper(row, "ppl_paper")]
+        return [row.name, NOT_RUN, paper[0], "", "", paper[1], "", paper[2], "", "", "", "", ""]
+    valid = next(name for name in VALID if name in row.measures)
+    return [
+        row.name,
+        _ours(row, "rec_nats"),
+        _paper(row, "rec_nats"),
+        _ours(row, "kl_nats_sum"),
+        _ours(row, *KL),
+        _paper(row, *KL),
+        _ours(row, "ppl_paper"),
+        _paper(row, "ppl_paper"),
+        f"{row.measures[valid]:.2f}",
+        valid,
+        f"{row.parameters:,}",
+        f"{row.train_s / 60:.1f}",
+        str(row.epochs),
+    ]
+
+
+# As the paper's table has it: per latent where there is one for every word.
+KL = ("kl_nats_per_code", "kl_nats_per_latent", "kl_nats_sum")
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, caption first."""
+    lines = [f"## {table.title}", "", *(f"* {line}" for line in table.caption), ""]
+    lines += [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+    lines += [f"| {' | '.join(cells(row))} |" for row in table.rows]
+    return "\n".join(lines) + "\n"
+
+
+def html(table: Table) -> str:
+    """The table as one self-contained page; every text is escaped."""
+    source = resources.files("davam.evaluate").joinpath("table.html.j2").read_text("utf-8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    return template.render(table=table, columns=COLUMNS, rows=[cells(row) for row in table.rows])
+
+
+def _ours(row: TableRow, *names: str) -> str:
+    return next((f"{row.measures[name]:.2f}" for name in names if name in row.measures), "")
+
+
+def _paper(row: TableRow, *names: str) -> str:
+    return next((f"{row.paper[name]:.2f}" for name in names if name in row.paper), "–")

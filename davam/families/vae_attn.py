@@ -1,0 +1,145 @@
+"""VAE with variational attention (Bahuleyan et al., 2018): a Gaussian latent for every word, independent N(0, I)
+priors, and a decoder that attends to the latents. Eq. (3).
+
+How many latents there are is part of the model: their number is drawn from, and paid for under, the distribution of
+lengths in the training text, so that Rec + KL stays a bound.
+
+Legend: B rows, T latents, D latent dim, H hidden, N uniforms.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from davam.data.batches import Batch
+from davam.data.tokenizer import PAD_ID
+from davam.families.base import Clock, StepTerms, Workers
+from davam.families.gaussian import ConstantKl, KlConfig, kl_weight, mean_and_logvar, row_noise_or_fixed
+from davam.families.text import LatentDraw, Latents, RowScores, TextConfig, TextFamily, rounded_up
+from davam.nn import ops
+from davam.nn.attention import Positions
+from davam.nn.backbones import EncoderKind, build_encoder
+from davam.nn.decoder import attention_decoder
+from davam.nn.noise import RowNoise, Stream
+from davam.nn.priors import Prior
+
+
+class GaussianSequenceConfig(TextConfig):
+    """Sizes and form of a model with a Gaussian latent for every word."""
+
+    latent_dim: int = Field(32, ge=1)
+    encoder: EncoderKind = "lstm"
+    attention: Literal["feed", "parallel"] = Field("feed", description="feed: additive, inside the recurrence")
+    attention_dim: int = Field(256, ge=1, description="width of the additive score; unused by `parallel`")
+    positions: bool = Field(False, description="one table added to the latents and to the queries")
+    kl: KlConfig = ConstantKl()
+
+
+class VaeAttnConfig(GaussianSequenceConfig):
+    """The settings of the form with independent priors."""
+
+    kind: Literal["vae_attn"] = "vae_attn"
+
+
+class VaeAttn(TextFamily):
+    """Encoder, a posterior for every word, and an attention decoder."""
+
+    kind: ClassVar[str] = "vae_attn"
+    about: ClassVar[str] = (
+        "A variational autoencoder with a Gaussian latent for every word, independent priors and an attention decoder. "
+        "Its likelihood is known as a bound only."
+    )
+    objective = "elbo_nats"
+    length_nats_T: Tensor
+
+    def __init__(self, config: GaussianSequenceConfig, vocab_size: int, max_tokens: int) -> None:
+        super().__init__(config, vocab_size, max_tokens)
+        embed, hidden, dim = config.embed_dim, config.hidden_dim, config.latent_dim
+        self.encoder_embedding = nn.Embedding(vocab_size, embed, padding_idx=PAD_ID)
+        self.encoder = build_encoder(config.encoder, embed, hidden)
+        self.to_posterior = nn.Linear(hidden, 2 * dim, bias=False)
+        self.register_buffer("length_nats_T", torch.zeros(max_tokens))
+        positions = Positions(config.positions, max_tokens + 1, dim)
+        decoder = attention_decoder(config.attention, embed, hidden, dim, config.attention_dim, positions)
+        self.add_decoder(decoder, bias=True)
+
+    @property
+    def draw_width(self) -> int:
+        """One uniform number for the length, and one a dimension of each possible latent."""
+        return 1 + self.max_tokens * self.config.latent_dim
+
+    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z_t|x), mean_BTD and logvar_BTD."""
+        enc_BTH = self.encoder(self.encoder_embedding(batch.tokens_BS[:, :-1]), batch.length_B - 1)
+        return mean_and_logvar(self.to_posterior(enc_BTH))
+
+    def prior_kl(self, z_BTD: Tensor, mean_BTD: Tensor, logvar_BTD: Tensor) -> Tensor:
+        """KL of each position's posterior to its prior given the draws before it, kl_BT."""
+        return ops.gaussian_kl(mean_BTD, logvar_BTD).sum(-1)
+
+    def prior_draw(self, normal_BTD: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Latents from the prior and their -ln p, z_BTD and nats_BT."""
+        z_BTD = normal_BTD * temperature
+        zero = z_BTD.new_zeros(1)
+        return z_BTD, -ops.gaussian_log_density(z_BTD, zero, zero).sum(-1)
+
+    def infer(self, batch: Batch) -> Latents:
+        """The posterior's means."""
+        return Latents(self.posterior(batch)[0], batch.length_B - 1)
+
+    def row_scores(self, batch: Batch, prior: Prior | None) -> RowScores:
+        """Rec and KL of one draw from the posterior, which is the same whenever the row is scored."""
+        _, rec_B, kl_B = self._terms(batch, None)
+        return RowScores(rec_B, kl_B, batch.length_B - 1, self.length_nats_T[batch.length_B - 2])
+
+    def draw(self, uniform_BN: Tensor, prior: Prior | None, temperature: float, length: int | None) -> LatentDraw:
+        """How many latents, and then the latents."""
+        length_B = torch.full((len(uniform_BN),), length or 1, device=uniform_BN.device)
+        if length is None:
+            length_B = 1 + ops.inverse_cdf(-self.length_nats_T.expand(len(uniform_BN), -1), uniform_BN[:, 0])
+        width = rounded_up(int(length_B.max()), self.max_tokens)
+        normal_BTD = ops.normal_quantile(uniform_BN[:, 1:]).view(len(uniform_BN), self.max_tokens, -1)[:, :width]
+        z_BTD, nats_BT = self.prior_draw(normal_BTD, temperature)
+        nats_B = self.length_nats_T[length_B - 1] + (nats_BT * ops.length_mask(length_B, width)).sum(1)
+        return LatentDraw(Latents(z_BTD, length_B), nats_B, torch.zeros_like(nats_B).bool())
+
+    @torch.no_grad()
+    def begin_epoch(
+        self, epoch: int, batches: Callable[[], Iterable[Batch]], codes_per_step: float, seed: int, workers: Workers
+    ) -> None:
+        """Before the first epoch: the distribution of lengths, one added to every count."""
+        if epoch > 0:
+            return
+        count_T = torch.zeros_like(self.length_nats_T)
+        for batch in batches():
+            count_T.index_add_(0, batch.length_B - 2, batch.weight_B)
+        count_T = workers.all_reduce(count_T) + 1
+        self.length_nats_T.copy_(-(count_T / count_T.sum()).log())
+
+    def forward(self, batch: Batch, clock: Clock, noise: RowNoise | None) -> StepTerms:
+        """Rec plus the weighted KL, summed over rows; sums of the measures."""
+        rec_sum, rec_B, kl_B = self._terms(batch, noise)
+        loss_sum = rec_sum + kl_weight(self.config.kl, clock.epochs_done) * (kl_B * batch.weight_B).sum()
+        kl_B = kl_B.detach()
+        sums = {
+            "rec_nats": (rec_B * batch.weight_B).sum(),
+            "kl_nats_sum": (kl_B * batch.weight_B).sum(),
+            "elbo_nats": ((rec_B + kl_B) * batch.weight_B).sum(),
+            "tokens": (batch.length_B * batch.weight_B).sum(),
+            "rows": batch.weight_B.sum(),
+        }
+        return StepTerms(loss_sum, sums)
+
+    def _terms(self, batch: Batch, noise: RowNoise | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(weighted sum of Rec with its gradient, rec_B without, kl_B with)."""
+        mean_BTD, logvar_BTD = self.posterior(batch)
+        normal_BTD = row_noise_or_fixed(noise, batch).normal(mean_BTD.shape[1], mean_BTD.shape[2], Stream.POSTERIOR)
+        z_BTD = ops.gaussian_draw(mean_BTD, logvar_BTD, normal_BTD.to(mean_BTD.device))
+        word_B = batch.length_B - 1
+        rec_sum, rec_B = self.reconstruction(batch, Latents(z_BTD, word_B), noise)
+        kl_BT = self.prior_kl(z_BTD, mean_BTD, logvar_BTD)
+        kl_B = (kl_BT * ops.length_mask(word_B, kl_BT.shape[1])).sum(1) + self.length_nats_T[word_B - 1]
+        return rec_sum, rec_B, kl_B

@@ -1,0 +1,336 @@
+"""The paper's Table II: any of its rows, trained and scored on any corpus with one budget for all.
+
+python pipelines/table_two.py --preset tiny --rows lstm_lm,vae,davam_512 --epochs 4
+python pipelines/table_two.py --preset ptb --rows all --minutes 60 data.root=path/to/ptb
+
+Every row is an ordinary run of `full.py`, as many at a time as the resources hold; what is there already is not built
+again. `--preset` takes the corpus and other layers that all rows share; a row adds its own.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from davam.data import fs
+from davam.data.artifacts import Manifest, provenance
+from davam.data.batches import plan_epoch, row_noise
+from davam.errors import ConfigError, TrainingError
+from davam.evaluate.paper import paper_figures
+from davam.evaluate.table import Table, TableRow, html, markdown
+from davam.families.base import Clock
+from davam.families.codes import CodebookConfig
+from davam.recipe import Recipe
+from davam.train import comm
+from davam.train.lagging import WINDOW_STEPS
+from davam.train.optim import build_optimizer
+from davam.train.stages import build_job, stage_one_module
+from davam.train.step import all_parameters, optimizer_step
+from pipelines.data import read_rows, read_tokenizer
+from pipelines.evaluate import EVALUATE
+from pipelines.pretraining import PRETRAINING
+from pipelines.stage import Run, guarded, open_run, parser, run_stage
+from pipelines.stage_one import STAGE_ONE
+from pipelines.stage_two import STAGE_TWO
+from pipelines.tokens import TOKENS
+from pipelines.training import train_steps
+
+# Each row: its presets, and overrides.
+ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "lstm_lm": (("lstm_lm",), ()),
+    "vae": (("vae",), ()),
+    "vae_anneal": (("vae", "anneal"), ()),
+    "vae_cyclic": (("vae", "cyclic"), ()),
+    "vae_aggressive": (("vae", "aggressive"), ()),
+    "vae_free_bits": (("vae", "free_bits"), ()),
+    "vae_free_bits_batch": (("vae", "free_bits"), ("model.free_bits.kind=batch",)),
+    "vae_fbp": (("vae", "fbp"), ()),
+    "vae_pretraining_fbp": (("vae", "pretraining_fbp"), ()),
+    "vae_attn": (("vae_attn",), ()),
+    "gavam": (("gavam",), ()),
+    "davam_q": (("davam_q",), ()),
+    "davam_128": (("recommended",), ("model.codebook_size=128", "paper_row=davam_128")),
+    "davam_512": (("recommended",), ("model.codebook_size=512", "paper_row=davam_512")),
+}
+# Of a budget's epochs, at most this share goes into a schedule's warm-up.
+WARMUP_SHARE = 0.25
+POLL_S = 2.0
+PROBED_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table as a run of its own: its recipe, and the arguments that `full.py` takes for it."""
+
+    name: str
+    run: Run
+    arguments: tuple[str, ...]
+
+
+def table_two(options: argparse.Namespace) -> None:
+    """Trains and scores the rows that are not there yet, and writes the table."""
+    rows = [open_row(name, options) for name in chosen(options.rows)]
+    corpus = rows[0].run.recipe.corpus or options.preset
+    if options.dry_run:
+        print("\n".join(f"{row.name:<20}  {state(row)}  {shlex.join(row.arguments)}" for row in rows))
+        return
+    require_different(rows)
+    tokens = run_stage(TOKENS, rows[0].run)
+    waiting = [row for row in rows if state(row) == "build"]
+    # The probe measures this machine's processors, so it can say nothing about GPUs.
+    for row in waiting if options.minutes is not None and not options.gpu else []:
+        require_time(row, tokens, step_s(row.run, tokens))
+    failed = train(rows, waiting)
+    table = Table(f"Table II on {corpus}", caption(options, rows), [measured(row) for row in rows])
+    uri = fs.join(rows[0].run.store.uri, "tables", f"table_two-{corpus}")
+    fs.write_bytes_atomic(f"{uri}.md", markdown(table).encode())
+    fs.write_bytes_atomic(f"{uri}.html", html(table).encode())
+    print(markdown(table))
+    say(f"{uri}.html")
+    if failed:
+        raise TrainingError(f"rows that failed: {', '.join(failed)}; see their logs, and give the command again")
+
+
+def chosen(names: str) -> list[str]:
+    """The names of the rows asked for, in the table's order. Raises ConfigError for one that there is not."""
+    if names == "all":
+        return list(ROWS)
+    asked = names.split(",")
+    unknown = [name for name in asked if name not in ROWS]
+    if unknown:
+        raise ConfigError(f"--rows {unknown[0]}: no such row; there are {', '.join(ROWS)}, or all")
+    return [name for name in ROWS if name in asked]
+
+
+def open_row(name: str, options: argparse.Namespace) -> Row:
+    """The row's run. Raises ConfigError for settings that its family does not have, naming the row."""
+    presets, overrides = ROWS[name]
+    layers = ",".join([*presets, options.preset])
+    own = argparse.Namespace(**vars(options))
+    own.preset, own.overrides = layers, [*overrides, *options.overrides]
+    try:
+        run = open_run(own, ())
+        own.overrides = [*overrides, *budget(run.recipe, options), *options.overrides]
+        run = open_run(own, ())
+    except ConfigError as error:
+        raise ConfigError(f"row {name}: {error}") from None
+    arguments = ["--preset", layers, "--store", run.execution.store, "--workers", str(run.execution.workers)]
+    arguments += ["--cpus-per-worker", str(run.execution.cpus_per_worker)]
+    arguments += ["--checkpoint-every-s", str(run.execution.checkpoint_every_s)]
+    arguments += ["--gpu"] * run.execution.gpu
+    arguments += [argument for stage in run.execution.force for argument in ("--force", stage)]
+    arguments += own.overrides
+    return Row(name, replace(run, arguments=tuple(arguments)), tuple(arguments))
+
+
+def budget(recipe: Recipe, options: argparse.Namespace) -> list[str]:
+    """Overrides that give every training of the recipe the budget, and its schedules their share of it."""
+    stages = [name for name in ("pretraining", "stage_one", "stage_two") if getattr(recipe, name) is not None]
+    if options.minutes is not None:
+        return [f"{stage}.max_minutes={options.minutes / len(stages):g}" for stage in stages]
+    if options.epochs is None:
+        return []
+    most = max(1, int(options.epochs * WARMUP_SHARE))
+    overrides = [f"{stage}.epochs={options.epochs}" for stage in stages]
+    plain = recipe.plain()
+    for key in SCHEDULES:
+        value = _at(plain, key)
+        if value is not None and value > most:
+            overrides.append(f"{key}={most}")
+    return overrides
+
+
+def require_time(row: Row, tokens: Manifest, seconds: float) -> None:
+    """Raises ConfigError for a budget of minutes that stage one cannot make use of, by the measured time of a step."""
+    recipe, minutes = row.run.recipe, row.run.recipe.stage_one.max_minutes
+    epochs = recipe.model.continuous_epochs + 1 if isinstance(recipe.model, CodebookConfig) else 1
+    steps = train_steps(tokens, recipe.stage_one) // recipe.stage_one.epochs
+    if recipe.stage_one.encoder_updates == "aggressive":
+        steps *= 1 + 2 * WINDOW_STEPS  # the inner loop compares two windows before it can stop
+    needed = epochs * steps * seconds / row.run.execution.workers / 60
+    if minutes is not None and needed > minutes:
+        raise ConfigError(
+            f"row {row.name}: stage one has {minutes:.2g} minutes of the budget, but needs about {needed:.2g} for "
+            f"{epochs} epochs, the fewest that make a model of it; raise --minutes, or leave the row out"
+        )
+
+
+def step_s(run: Run, tokens: Manifest) -> float:
+    """Seconds of one training step on the whole batch with one worker's threads: the fastest of a few."""
+    torch.set_num_threads(run.execution.cpus_per_worker)
+    train = read_rows(run.execution.store, tokens, "train", None)
+    vocab_size = read_tokenizer(run.execution.store, tokens).vocab_size
+    module = stage_one_module(run.recipe, vocab_size)
+    job = build_job(module, module, train, train, run.recipe, "stage_one")
+    optimizer, group = build_optimizer(module, job.config), comm.workers()
+    plan = plan_epoch(train.lengths, 0, 0, job.config.batch_rows)
+    times = []
+    for step, rows in enumerate(plan[:PROBED_STEPS]):
+        began = time.monotonic()
+        batch = next(job.slices(train, [rows], group))
+        clock, noise = Clock(0, step, len(plan)), row_noise(batch, 0, step)
+        optimizer_step(job, optimizer, batch, rows, clock, 1e-9, noise, all_parameters, group)
+        times.append(time.monotonic() - began)
+    return min(times)
+
+
+SCHEDULES = (
+    "model.kl.warmup_epochs",
+    "model.kl.cycle_epochs",
+    "model.continuous_epochs",
+    "model.beta_ramp_epochs",
+    "stage_one.optimizer.first_decay_epoch",
+    "pretraining.optimizer.first_decay_epoch",
+)
+
+
+def state(row: Row) -> str:
+    """Whether the row is there already."""
+    if row.run.execution.force:
+        return "build"
+    return "skip " if row.run.store.find(EVALUATE.name, EVALUATE.fingerprint(row.run.recipe)) else "build"
+
+
+def require_different(rows: Sequence[Row]) -> None:
+    """Raises ConfigError for two rows that are the same model: they would train in each other's place."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        identity = STAGE_ONE.fingerprint(row.run.recipe)
+        if identity in seen:
+            raise ConfigError(
+                f"rows {seen[identity]} and {row.name} are the same model with these overrides; leave one of them out"
+            )
+        seen[identity] = row.name
+
+
+def train(rows: Sequence[Row], waiting: list[Row]) -> list[str]:
+    """Runs the rows that wait, as many at a time as the cluster holds; the names of those that failed."""
+    for row in rows:
+        if row not in waiting:
+            say(f"{row.name:<20}  skip   unchanged")
+    if not waiting:
+        return []
+    failed: list[str] = []
+    rows[0].run.connect()
+    from cluster.session import address, slots
+
+    at_once = slots(rows[0].run.execution)
+    environment = {**os.environ, "RAY_ADDRESS": address()}
+    running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                row = waiting.pop(0)
+                say(f"{row.name:<20}  build  log {log_path(row)}")
+                running[row.name] = (start(row, environment), time.monotonic())
+            time.sleep(POLL_S)
+            for name, (process, began) in list(running.items()):
+                if process.poll() is not None:
+                    del running[name]
+                    outcome = "done" if process.returncode == 0 else f"failed with exit code {process.returncode}"
+                    failed += [name] * (process.returncode != 0)
+                    say(f"{name:<20}  {outcome}  {(time.monotonic() - began) / 60:.1f} minutes")
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+        for process, _ in running.values():
+            process.wait()
+    return failed
+
+
+def start(row: Row, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """The row's pipeline in the background, its talk in a file."""
+    path = log_path(row)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    command = [sys.executable, os.path.join(os.path.dirname(__file__), "full.py"), *row.arguments]
+    with open(path, "ab") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+def log_path(row: Row) -> str:
+    """Where the row's talk goes: below the store if that is local, else below the working folder."""
+    root = row.run.store.uri if fs.is_local(row.run.store.uri) else "table_two_logs"
+    return os.path.join(root, "tables", "logs", f"{row.name}.log")
+
+
+def measured(row: Row) -> TableRow:
+    """The row with its measures; without any when it did not run."""
+    recipe, store = row.run.recipe, row.run.store
+    paper = paper_figures(recipe.corpus, recipe.paper_row)
+    found = store.find(EVALUATE.name, EVALUATE.fingerprint(recipe))
+    if found is None:
+        return TableRow(row.name, paper)
+    trainings = [stage for stage in (PRETRAINING, STAGE_ONE, STAGE_TWO) if getattr(recipe, stage.name) is not None]
+    manifests = [store.find(stage.name, stage.fingerprint(recipe)) for stage in trainings]
+    done = [manifest for manifest in manifests if manifest is not None]
+    return TableRow(
+        row.name,
+        paper,
+        found.metrics,
+        # What pretraining leaves behind is trained on in stage one, so it is counted there.
+        sum(manifest.counts["parameters"] for manifest in done if manifest.stage != PRETRAINING.name),
+        sum(manifest.metrics["train_s"] for manifest in done),
+        sum(manifest.counts["epochs"] for manifest in done),
+    )
+
+
+def caption(options: argparse.Namespace, rows: Sequence[Row]) -> list[str]:
+    """What a reader must know: the command, the budget, the seed, when and on what."""
+    run, machine = rows[0].run, f"{os.cpu_count()} CPUs, torch {provenance()['versions']['torch']}"
+    return [
+        f"{datetime.now(UTC):%Y-%m-%d}, `python pipelines/table_two.py {shlex.join(sys.argv[1:])}`",
+        f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {run.execution.workers} workers a row; {machine}.",
+        "`ppl_paper` is the paper's formula of that row, for comparison alone. The valid PPL is the likelihood itself "
+        "(ppl_exact) or an upper bound of it.",
+        "The output layer of every row is that of `recommended`, a softmax of two levels, exactly normalised; the "
+        "baselines' own code has one level.",
+        "`KL` is as the paper has it, per latent where there is one for every word; `KL sum` is per sentence.",
+    ]
+
+
+def budget_text(options: argparse.Namespace) -> str:
+    """The budget in words."""
+    if options.minutes is not None:
+        return (
+            f"at most {options.minutes:g} minutes of training steps a row, ending with an epoch; epochs and schedules "
+            "as the presets have them"
+        )
+    if options.epochs is None:
+        return "as the presets have it"
+    return f"{options.epochs} epochs of every training, schedules shortened to {WARMUP_SHARE:.0%} of them"
+
+
+def say(line: str) -> None:
+    """Talk."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def parsed(given: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line."""
+    options = parser("table_two")
+    options.description = __doc__
+    options.set_defaults(preset="tiny")
+    options.add_argument("--rows", default="all", help=f"names by commas, or all: {', '.join(ROWS)}")
+    limit = options.add_mutually_exclusive_group()
+    limit.add_argument("--epochs", type=int, help="of every training")
+    limit.add_argument("--minutes", type=float, help="of every row's training steps")
+    return options.parse_args(given)
+
+
+if __name__ == "__main__":
+    options = parsed(sys.argv[1:])
+    sys.exit(guarded(lambda: table_two(options)))

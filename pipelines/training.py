@@ -1,0 +1,60 @@
+"""What the training stages share: one Ray Train run, and its outcome as a stage's."""
+
+from collections.abc import Callable
+from typing import Any
+
+from davam.api import TextModel
+from davam.data.artifacts import Attempt, Manifest
+from davam.data.batches import Rows
+from davam.families.base import Trainable
+from davam.families.text import TextFamily
+from davam.recipe import TrainConfig
+from davam.train.stages import check_enough
+from pipelines.data import read_rows, read_tokenizer, split_rows
+from pipelines.stage import Built, Run
+
+
+def trained(
+    stage: str,
+    run: Run,
+    inputs: dict[str, Manifest],
+    attempt: Attempt,
+    rows: Manifest,
+    build: Callable[[Any], tuple[Trainable, Rows, Rows]],
+    export: Callable[[Any, Trainable], TextModel],
+) -> Built:
+    """Trains the recipe's stage of that name on the rows by Ray Train; rank 0 writes the model folder.
+
+    Raises DataError, before any worker starts, for a corpus that cannot be trained on.
+    """
+    check_enough(split_rows(rows, "train"), split_rows(rows, "valid"), run.recipe.model)
+    run.connect()
+    from cluster.train import TrainTask, run_training
+
+    name = f"{stage}-{attempt.fingerprint[:12]}"
+    task = TrainTask(stage, name, run.recipe, run.execution, inputs, attempt.uri, build, export)
+    result = run_training(task, train_steps(rows, getattr(run.recipe, stage)))
+    counts = {"epochs": int(result["epochs"]), "parameters": int(result["parameters"])}
+    measures = {f"valid_{result['objective']}": float(result["best_valid"]), "train_s": float(result["train_s"])}
+    return Built(counts, measures)
+
+
+def train_steps(rows: Manifest, config: TrainConfig) -> int:
+    """Optimizer steps of the whole training."""
+    return config.epochs * -(-split_rows(rows, "train") // config.batch_rows)
+
+
+def token_rows(task: Any) -> tuple[int, Rows, Rows]:
+    """A worker's vocabulary size, training rows and validation rows."""
+    tokens = task.inputs["tokens"]
+    train, valid = (read_rows(task.execution.store, tokens, split, None) for split in ("train", "valid"))
+    return read_tokenizer(task.execution.store, tokens).vocab_size, train, valid
+
+
+def text_model(task: Any, module: Trainable) -> TextModel:
+    """The trained family as a model; one with codes has no prior yet."""
+    assert isinstance(module, TextFamily)
+    tokenizer = read_tokenizer(task.execution.store, task.inputs["tokens"])
+    model = TextModel(task.recipe.model, None, tokenizer, task.recipe.data.max_tokens)
+    model.core.load_state_dict(module.state_dict())
+    return model

@@ -1,0 +1,47 @@
+"""Table II as its user makes it: real Ray, rows side by side, and the same command again."""
+
+import subprocess
+from pathlib import Path
+
+from tests.e2e.test_full import run
+
+SMALL = [
+    "data.train_rows=400",
+    "data.valid_rows=60",
+    "data.test_rows=60",
+    "model.hidden_dim=32",
+    "stage_one.batch_rows=32",
+    "evaluation.importance_draws=20",
+    "samples.rows=64",
+]
+
+
+def table(store: Path, rows: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """The finished program."""
+    arguments = ["--preset", "tiny", "--store", str(store), "--rows", rows, "--epochs", "2"]
+    return run(*arguments, *SMALL, *overrides, script="table_two")
+
+
+def test_rows_are_trained_once_and_compared(tmp_path: Path) -> None:
+    done = table(tmp_path, "vae,lstm_lm")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in lines[1:]] == ["| lstm_lm", "| vae"]
+    assert "ppl_exact" in lines[1]
+    assert "ppl_iw" in lines[2]
+    assert "2 epochs of every training" in done.stdout
+    assert (tmp_path / "tables" / "table_two-tiny.html").exists()
+    again = table(tmp_path, "vae,lstm_lm")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("skip   unchanged") == 2
+    assert [line for line in again.stdout.splitlines() if line.startswith("| ")] == lines
+
+
+def test_a_row_that_fails_is_named_and_left_out(tmp_path: Path) -> None:
+    done = table(tmp_path, "lstm_lm", "stage_one.optimizer.lr=1e30")
+    assert done.returncode == 1
+    assert "lstm_lm               failed with exit code 1" in done.stderr
+    assert "| lstm_lm | not run |" in done.stdout
+    log = (tmp_path / "tables" / "logs" / "lstm_lm.log").read_text()
+    assert "error: training diverged" in log
+    assert "Traceback" not in log

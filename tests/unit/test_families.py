@@ -1,0 +1,145 @@
+"""What a trained model of every family must do: sample, score, rebuild, be saved and loaded."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import davam
+from davam.config import differing_keys
+from davam.data import grammar
+from davam.data.batches import Rows, take_slice
+from davam.errors import DataError
+from davam.families.text import Latents
+
+SMALL = [
+    "model.embed_dim=16",
+    "model.hidden_dim=32",
+    "stage_one.epochs=2",
+    "stage_one.batch_rows=32",
+    "stage_one.optimizer.kind=adamw",
+    "stage_one.optimizer.lr=0.01",
+]
+CODES = ["model.codebook_size=16", "model.code_dim=8", "model.continuous_epochs=1", "stage_two.epochs=1"]
+GAUSSIAN = ["model.latent_dim=4"]
+FAMILIES = {
+    "davam": ["recommended", *CODES],
+    "davam_q": ["davam_q", *CODES],
+    "lstm_lm": ["lstm_lm"],
+    "vae": ["vae", *GAUSSIAN],
+    "vae_attn": ["vae_attn", *GAUSSIAN, "model.attention_dim=16"],
+    "gavam": ["gavam", *GAUSSIAN, "model.attention_dim=16", "model.prior.layers=2", "model.prior.hidden_dim=8"],
+}
+TEXTS = grammar.sample_sentences(400, seed=12)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest) -> davam.TextModel:
+    preset, *overrides = FAMILIES[request.param]
+    return davam.fit(TEXTS, davam.load_recipe([preset, "tiny"], [*SMALL, *overrides]))
+
+
+def test_a_saved_model_is_the_same_model(model: davam.TextModel, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    again = davam.load(tmp_path)
+    assert again.core.kind == model.core.kind
+    assert again.sample(66, seed=5) == model.sample(66, seed=5)
+    assert same(again.score(TEXTS[:9]), model.score(TEXTS[:9]))
+
+
+def same(one: davam.Scores, other: davam.Scores) -> bool:
+    """Equal to the last bit; NaN equals NaN."""
+    return str(one) == str(other)
+
+
+def test_a_sample_is_a_function_of_its_id(model: davam.TextModel) -> None:
+    together = model.sample(70, seed=3)
+    for index in (0, 63, 64, 69):
+        alone = model.sample_ids([index], seed=3)
+        assert alone.texts == [together.texts[index]]
+        assert alone.latents == [together.latents[index]]
+        assert alone.codes == [together.codes[index]]
+        assert alone.prior_nats == [together.prior_nats[index]]
+
+
+def test_the_nats_of_a_sample_are_those_of_teacher_forcing(model: davam.TextModel) -> None:
+    samples = model.sample(20, seed=4)
+    rows = Rows.from_lists(samples.ids, samples.tokens)
+    for index in range(20):
+        if samples.truncated[index]:
+            continue
+        batch = take_slice(rows, np.array([index]))
+        with torch.no_grad():
+            rec_B = model.core.reconstruction(batch, latents_of(model, samples, index), None)[1]
+        assert rec_B.item() == pytest.approx(samples.decode_nats[index], rel=1e-3)
+
+
+def latents_of(model: davam.TextModel, samples: davam.Samples, index: int) -> Latents:
+    """The latents of a sample, from its row."""
+    if model.core.has_codes:
+        codes_BT = torch.tensor([samples.codes[index]])
+        return model.codes.code_latents(codes_BT, torch.tensor([codes_BT.shape[1]]))
+    width = getattr(model.model_config, "latent_dim", 0)
+    latent_BTD = torch.tensor(samples.latents[index]).view(1, -1, width) if width else torch.zeros(1, 1, 0)
+    return Latents(latent_BTD, torch.tensor([latent_BTD.shape[1]]))
+
+
+def test_scores_do_not_depend_on_the_batch(model: davam.TextModel) -> None:
+    tokens = [[*row, 2] for row in model.tokenizer.encode(TEXTS[:12])]
+    ids = list(range(100, 112))
+    together = model.score_tokens(tokens, TEXTS[:12], ids)
+    for index in range(12):
+        alone = model.score_tokens([tokens[index]], [TEXTS[index]], [ids[index]])
+        assert alone.rec_nats[0] == pytest.approx(together.rec_nats[index], rel=1e-5)
+        assert alone.kl_nats[0] == pytest.approx(together.kl_nats[index], rel=1e-4, abs=1e-5)
+        assert alone.reconstructions[0] == together.reconstructions[index]
+
+
+def test_the_order_of_rows_changes_nothing(model: davam.TextModel) -> None:
+    tokens = [[*row, 2] for row in model.tokenizer.encode(TEXTS[:12])]
+    straight = model.score_tokens(tokens, TEXTS[:12], range(12))
+    turned = model.score_tokens(tokens[::-1], TEXTS[:12][::-1], range(11, -1, -1))
+    assert turned.rec_nats == straight.rec_nats[::-1]
+    assert turned.kl_nats == straight.kl_nats[::-1]
+    assert turned.reconstructions == straight.reconstructions[::-1]
+
+
+def test_codes_are_asked_of_families_that_have_them(model: davam.TextModel) -> None:
+    if model.core.has_codes:
+        codes = model.encode(TEXTS[:3])
+        assert len(model.decode(codes)) == 3
+        return
+    message = f"a {model.core.kind} has no codes to encode to or decode from; it can sample, score and reconstruct"
+    with pytest.raises(DataError, match=message):
+        model.encode(TEXTS[:3])
+    with pytest.raises(DataError, match=message):
+        model.decode([[1]])
+
+
+def test_a_length_is_asked_of_families_that_can_fix_it(model: davam.TextModel) -> None:
+    if model.core.kind in ("davam", "vae_attn", "gavam"):
+        samples = model.sample(5, length=7)
+        sizes = [len(row) for row in samples.codes] if model.core.has_codes else [len(x) // 4 for x in samples.latents]
+        assert sizes == [7] * 5
+        return
+    with pytest.raises(DataError, match=f"length=7: a {model.core.kind} ends a sentence where its decoder does"):
+        model.sample(5, length=7)
+
+
+def test_importance_weighting(model: davam.TextModel) -> None:
+    iw = model.score(TEXTS[:6], importance_draws=40).iw_nats
+    assert np.isnan(iw).all() == (model.core.kind != "vae")
+
+
+def test_pretraining_keeps_the_encoder_alone() -> None:
+    changes = ["pretraining.epochs=1", "pretraining.batch_rows=32", *SMALL, *GAUSSIAN, "stage_one.epochs=1"]
+    recipe = davam.load_recipe(["vae", "pretraining_fbp", "tiny"], changes)
+    assert recipe.pretraining is not None
+    model = davam.fit(TEXTS, recipe)
+    assert list(model.training) == ["pretraining", "stage_one"]
+    assert model.training["pretraining"]["objective"] == "rec_nats"
+    assert model.training["stage_one"]["objective"] == "elbo_nats"
+    kept = davam.load_recipe(["vae", "pretraining_fbp", "tiny"], [*changes, "pretraining.reset_decoder=false"])
+    assert differing_keys(recipe.plain(), kept.plain()) == ["pretraining.reset_decoder True -> False"]
+    assert davam.fit(TEXTS, kept).training["stage_one"]["history"] != model.training["stage_one"]["history"]

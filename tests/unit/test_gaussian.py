@@ -1,0 +1,248 @@
+"""Gaussian latents: closed forms, schedules at their boundaries, free bits, importance weighting, the lagging rule."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from davam import objectives
+from davam.data.batches import Rows, plan_epoch, take_slice
+from davam.evaluate import metrics
+from davam.families.base import Clock
+from davam.families.gavam import Gavam, GavamConfig
+from davam.families.text import single
+from davam.families.vae import Vae, VaeConfig
+from davam.families.vae_attn import VaeAttn, VaeAttnConfig
+from davam.nn import ops
+from davam.nn.noise import RowNoise, Stream
+from davam.nn.priors.pixelcnn import PixelCnnConfig
+from davam.train import comm, lagging
+from davam.train.optim import build_optimizer
+from tests.small import VOCAB, WIDEST, job_of, random_rows, sgd
+
+RANDOM = torch.Generator().manual_seed(0)
+SMALL = {"embed_dim": 8, "hidden_dim": 12, "latent_dim": 4, "dropout": 0.0, "init": "fan_in"}
+
+
+def small_vae(**changes: object) -> Vae:
+    """A VAE with every size small."""
+    model = Vae(VaeConfig.model_validate(SMALL | changes), VOCAB, WIDEST)
+    model.init_weights(0)
+    return model
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=RANDOM)
+
+
+def normal(mean: Tensor, logvar: Tensor) -> Normal:
+    return Normal(mean, (0.5 * logvar).exp())
+
+
+def test_closed_forms_against_torch() -> None:
+    mean, logvar, to_mean, to_logvar, x = (random(5, 3) for _ in range(5))
+    standard = normal(torch.zeros(3), torch.zeros(3))
+    q, p = normal(mean, logvar), normal(to_mean, to_logvar)
+    assert torch.allclose(ops.gaussian_kl(mean, logvar), kl_divergence(q, standard), atol=1e-5)
+    assert torch.allclose(ops.gaussian_kl_between(mean, logvar, to_mean, to_logvar), kl_divergence(q, p), atol=1e-5)
+    assert torch.allclose(ops.gaussian_log_density(x, mean, logvar), q.log_prob(x), atol=1e-5)
+    assert torch.equal(ops.gaussian_kl(torch.zeros(3), torch.zeros(3)), torch.zeros(3))
+
+
+def test_quantiles_are_those_of_the_normal_distribution_and_finite() -> None:
+    uniform = torch.tensor([0.0, 0.25, 0.5, 0.975, 1 - 2.0**-24])
+    found = ops.normal_quantile(uniform)
+    assert torch.allclose(found[1:4], torch.tensor([-0.6745, 0.0, 1.9600]), atol=1e-3)
+    assert torch.isfinite(found).all()
+
+
+def test_normal_noise_is_normal_and_belongs_to_its_row() -> None:
+    wide = RowNoise(1, 2, range(400)).normal(9, 8, Stream.POSTERIOR)
+    assert abs(wide.mean()) < 0.02
+    assert abs(wide.std() - 1) < 0.02
+    assert torch.equal(RowNoise(1, 2, [7]).normal(4, 8, Stream.POSTERIOR)[0], wide[7, :4])
+    assert not torch.equal(RowNoise(1, 3, [7]).normal(4, 8, Stream.POSTERIOR)[0], wide[7, :4])
+
+
+def test_the_information_of_a_latent_against_the_sum_by_hand() -> None:
+    mean, logvar, draws = random(6, 2) * 3, random(6, 2), random(6, 2)
+    z = ops.gaussian_draw(mean, logvar, draws)
+    pairs = torch.stack([normal(mean[j], logvar[j]).log_prob(z).sum(1) for j in range(6)], dim=1)
+    entropy = normal(mean, logvar).entropy().sum(1)
+    by_hand = (-entropy - (pairs.logsumexp(1) - math.log(6))).mean()
+    assert ops.gaussian_information(mean, logvar, draws) == pytest.approx(float(by_hand), abs=1e-4)
+
+
+def test_latents_far_apart_tell_which_row_and_equal_ones_nothing() -> None:
+    rows, tight = 50, np.full((50, 1), -12.0)
+    apart = metrics.latent_measures(np.arange(rows)[:, None].astype(float), tight)
+    assert apart.latent_information_nats == pytest.approx(math.log(rows), abs=0.3)
+    assert apart.active_units == 1
+    same = metrics.latent_measures(np.zeros((2000, 3)), np.zeros((2000, 3)))
+    assert same.latent_information_nats == pytest.approx(0, abs=0.1)
+    assert same.active_units == 0
+
+
+@pytest.mark.parametrize(
+    ("epochs_done", "weight"), [(0, 0.1), (5, 0.55), (9.999, 0.99991), (10, 1.0), (10.001, 1.0), (99, 1.0)]
+)
+def test_linear_annealing(epochs_done: float, weight: float) -> None:
+    assert objectives.linear_weight(epochs_done, 0.1, 10) == pytest.approx(weight)
+
+
+@pytest.mark.parametrize(
+    ("epochs_done", "weight"),
+    [(0, 0.1), (1, 0.3), (4, 0.9), (4.5, 1.0), (9.999, 1.0), (10, 0.1), (11, 0.3), (20, 0.1), (39.9, 1.0)],
+)
+def test_cyclic_annealing(epochs_done: float, weight: float) -> None:
+    assert objectives.cyclic_weight(epochs_done, 0.1, 10, 0.45) == pytest.approx(weight)
+
+
+FREE_BITS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sentence": lambda kl_BD: objectives.free_bits_by_sentence(kl_BD, 4.0),
+    "dimension": lambda kl_BD: objectives.free_bits_by_dimension(kl_BD, 4.0),
+    "batch": lambda kl_BD: objectives.free_bits_by_batch(kl_BD, 4.0, torch.ones(len(kl_BD)), lambda x: x),
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"),
+    [
+        ("sentence", [[0, 0], [1, 1], [1, 1]]),  # sums 3, 5, 10
+        ("dimension", [[0, 0], [0, 1], [1, 1]]),  # each above 2
+        ("batch", [[1, 1], [1, 1], [1, 1]]),  # mean 6
+    ],
+)
+def test_below_the_threshold_there_is_no_gradient(rule: str, kept: list[list[int]]) -> None:
+    kl_BD = torch.tensor([[1.0, 2.0], [1.0, 4.0], [5.0, 5.0]], requires_grad=True)
+    paid_B = FREE_BITS[rule](kl_BD)
+    paid_B.sum().backward()
+    assert kl_BD.grad is not None
+    assert kl_BD.grad.tolist() == kept
+    assert torch.equal(paid_B, (kl_BD * torch.tensor(kept)).sum(1))
+
+
+def test_the_batch_rule_pays_nothing_below_its_mean() -> None:
+    kl_BD = torch.tensor([[9.0], [1.0]], requires_grad=True)
+    weight_B = torch.tensor([0.0, 1.0])  # the first row only fills the batch
+    paid_B = objectives.free_bits_by_batch(kl_BD, 4.0, weight_B, lambda x: x)
+    assert paid_B.tolist() == [0, 0]
+
+
+def toy() -> tuple[Vae, Rows]:
+    """A VAE over three words whose posterior is neither the prior nor exact, and all texts of up to two words."""
+    model = Vae(VaeConfig.model_validate(SMALL | {"latent_dim": 1}), 7, 3)
+    model.init_weights(4)
+    for parameter in model.parameters():
+        parameter.data *= 4
+    rows = [[*words, 2] for n in (1, 2) for words in itertools.product((4, 5, 6), repeat=n)]
+    return model.eval(), Rows.from_lists(range(len(rows)), rows)
+
+
+def exact_nats(model: Vae, rows: Rows) -> Tensor:
+    """-ln p(x) of each row by quadrature over the one-dimensional latent."""
+    grid = torch.linspace(-9, 9, 2001)
+    weight = Normal(0, 1).log_prob(grid) + math.log(18 / 2000)
+    batch = take_slice(rows, np.arange(len(rows)))
+    nats = []
+    for row, count in enumerate(batch.length_B.tolist()):
+        with torch.no_grad():
+            rec = model._rec_of_draws(batch.tokens_BS[row, :count], grid[:, None])
+        nats.append(-(weight - rec).double().logsumexp(0))
+    return torch.stack(nats)
+
+
+def test_importance_weighting_is_between_the_elbo_and_the_likelihood_and_tightens() -> None:
+    model, rows = toy()
+    batch = take_slice(rows, np.arange(len(rows)))
+    exact = exact_nats(model, rows)
+    scores = model.row_scores(batch, None)
+    many_draws = [RowNoise(0, step, batch.ids).normal(1, 1, Stream.POSTERIOR)[:, 0] for step in range(200)]
+    assert scores.posterior is not None
+    with torch.no_grad():
+        recs = []
+        for draws in many_draws:
+            z_BD = ops.gaussian_draw(*scores.posterior, draws)
+            recs.append(model.reconstruction(batch, single(z_BD), None)[1])
+    elbo = torch.stack(recs).mean(0).double() + scores.kl_B
+    loose, tight = (model.importance_nats(batch, count) for count in (5, 5000))
+    assert (exact < elbo + 1e-3).all()
+    assert (tight.mean() - exact.mean()).abs() < 0.01
+    assert exact.mean() - 0.01 < tight.mean() < loose.mean() + 0.02 < elbo.mean() + 0.04
+    assert elbo.mean() - exact.mean() > 0.1  # so that the order above means something
+
+
+def test_draws_share_their_words_without_changing_anything() -> None:
+    model = small_vae().eval()
+    rows = random_rows(3)
+    batch = take_slice(rows, np.array([1]))
+    z_ND = random(6, 4)
+    with torch.no_grad():
+        together = model._rec_of_draws(batch.tokens_BS[0], z_ND)
+        for draw in range(6):
+            alone = model.reconstruction(batch, single(z_ND[draw : draw + 1]), None)[1]
+            assert together[draw].item() == pytest.approx(alone.item(), rel=1e-5)
+
+
+def test_an_autoencoder_never_pays() -> None:
+    model = small_vae(kl={"kind": "constant", "weight": 0})
+    batch = take_slice(random_rows(5), np.arange(5))
+    terms = model(batch, Clock(3, 0, 4), None)
+    assert terms.loss_sum.item() == pytest.approx(terms.sums["rec_nats"].item())
+    assert model.objective == "rec_nats"
+    assert small_vae().objective == "elbo_nats"
+
+
+def test_the_distribution_of_lengths_is_learned_and_paid() -> None:
+    config = VaeAttnConfig.model_validate(SMALL | {"attention_dim": 8})
+    model = VaeAttn(config, VOCAB, WIDEST)
+    model.init_weights(0)
+    rows = random_rows(30)
+    plan = plan_epoch(rows.lengths, 0, 0, 7)
+    model.begin_epoch(0, lambda: (take_slice(rows, batch) for batch in plan), 40.0, 0, comm.workers())
+    count_T = np.bincount(rows.lengths - 2, minlength=WIDEST) + 1
+    assert torch.allclose(torch.exp(-model.length_nats_T), torch.tensor(count_T / count_T.sum()).float())
+    draw = model.draw(torch.rand(500, model.draw_width, generator=RANDOM), None, 1.0, None)
+    assert draw.latents.length_B.min() >= 1
+    sampled = np.bincount(draw.latents.length_B.numpy() - 1, minlength=WIDEST) / 500
+    assert np.abs(sampled - count_T / count_T.sum()).max() < 0.06
+
+
+def test_the_autoregressive_prior_sees_the_past_alone_and_its_steps_are_the_full_forward() -> None:
+    config = GavamConfig(**SMALL, attention_dim=8, prior=PixelCnnConfig(layers=3, hidden_dim=16, kernel=3))
+    model = Gavam(config, VOCAB, WIDEST)
+    model.init_weights(0)
+    with torch.no_grad():
+        z_BTD, nats_BT = model.prior_draw(random(32, 7, 4), 1.0)
+        mean_BTD, logvar_BTD = model.latent_prior(z_BTD)
+        assert torch.allclose(nats_BT, -ops.gaussian_log_density(z_BTD, mean_BTD, logvar_BTD).sum(-1), atol=1e-4)
+        changed_BTD = z_BTD.clone()
+        changed_BTD[:, 4] += 1
+        moved = (model.latent_prior(changed_BTD)[0] != mean_BTD).any(-1).any(0)
+    assert moved.tolist() == [False] * 5 + [True] * 2
+
+
+def test_the_lagging_encoder_stops_when_its_loss_rises(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows = small_vae(), random_rows(40)
+    job = job_of(model, sgd(1, 8), rows, rows)
+    plan = plan_epoch(rows.lengths, 0, 0, 8)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    optimizer = build_optimizer(model, job.config)
+    steps = lagging.encoder_steps(job, optimizer, plan[0], plan, Clock(0, 0, 5), 0.0, comm.workers())
+    assert steps % lagging.WINDOW_STEPS == 0 or steps == lagging.MOST_STEPS
+    assert all(torch.equal(before[name], value) for name, value in model.named_parameters())
+    monkeypatch.setattr(lagging, "MOST_STEPS", 20)
+    lagging.encoder_steps(job, optimizer, plan[0], plan, Clock(0, 0, 5), 0.1, comm.workers())
+    for name, value in model.named_parameters():
+        assert torch.equal(before[name], value) == lagging.is_decoder(name), name
+
+
+def test_the_information_does_not_depend_on_the_batches() -> None:
+    model, rows = small_vae(), random_rows(23)
+    found = [lagging.latent_information(job_of(model, sgd(1, size), rows, rows), comm.workers()) for size in (5, 23)]
+    assert found[0] == pytest.approx(found[1], rel=1e-4)

@@ -1,0 +1,150 @@
+"""Rows, budgets and cells of Table II."""
+
+import argparse
+
+import pytest
+
+from davam.data.artifacts import FileEntry, Manifest
+from davam.errors import ConfigError
+from davam.evaluate.paper import paper_figures
+from davam.evaluate.table import COLUMNS, Table, TableRow, cells, html, markdown
+from davam.recipe import load_recipe
+from pipelines.table_two import ROWS, budget, chosen, open_row, parsed, require_different, require_time
+
+
+def options(*given: str) -> argparse.Namespace:
+    """The parsed options."""
+    return parsed(["--store", "/nowhere", *given])
+
+
+def test_all_rows_open_on_every_corpus() -> None:
+    for corpus in ("tiny", "ptb", "snli", "yahoo", "captions"):
+        kinds = [open_row(name, options("--preset", corpus)).run.recipe.model.kind for name in ROWS]
+        assert set(kinds) == {"lstm_lm", "vae", "vae_attn", "gavam", "davam_q", "davam"}
+
+
+def test_rows_differ_in_what_is_built() -> None:
+    recipes = [open_row(name, options("--preset", "ptb")).run.recipe.plain() for name in ROWS]
+    assert len({str(recipe) for recipe in recipes}) == len(ROWS)
+
+
+def test_a_row_that_does_not_exist_lists_those_that_do() -> None:
+    assert chosen("all") == list(ROWS)
+    assert chosen("davam_q,vae") == ["vae", "davam_q"]
+    with pytest.raises(ConfigError) as caught:
+        chosen("vae,vaee")
+    assert str(caught.value) == f"--rows vaee: no such row; there are {', '.join(ROWS)}, or all"
+
+
+def test_a_corpus_that_does_not_exist_lists_those_that_do() -> None:
+    with pytest.raises(ConfigError, match=r"^row vae: --preset ptbb: no such preset; did you mean ptb\?; shipped are "):
+        open_row("vae", options("--preset", "ptbb"))
+
+
+def test_an_option_of_another_family_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"^row vae: model.codebook_size: unknown key"):
+        open_row("vae", options("model.codebook_size=9"))
+
+
+def test_a_budget_too_small_for_an_epoch_is_refused() -> None:
+    for given in ("0", "-1"):
+        with pytest.raises(ConfigError, match=r"^row vae: stage_one.epochs="):
+            open_row("vae", options("--epochs", given))
+    with pytest.raises(ConfigError, match=r"^row davam_q: stage_one.epochs=1 with model.continuous_epochs=1: no epoch"):
+        open_row("davam_q", options("--epochs", "1"))
+
+
+def test_minutes_too_few_for_an_epoch_are_refused() -> None:
+    row = open_row("davam_512", options("--minutes", "3"))
+    files = (FileEntry("part", 0, "", 6400, "train"),)
+    tokens = Manifest("tokens", "f", 1, "a", "", {}, {}, files, {}, {}, {})
+    require_time(row, tokens, 0.1)
+    with pytest.raises(ConfigError) as caught:
+        require_time(row, tokens, 1.0)
+    assert str(caught.value) == (
+        "row davam_512: stage one has 1.5 minutes of the budget, but needs about 3.3 for 2 epochs, the fewest that "
+        "make a model of it; raise --minutes, or leave the row out"
+    )
+
+
+def test_a_budget_of_epochs_is_every_trainings_and_shortens_schedules() -> None:
+    recipe = open_row("vae_pretraining_fbp", options("--epochs", "12")).run.recipe
+    assert recipe.pretraining is not None
+    assert (recipe.pretraining.epochs, recipe.stage_one.epochs) == (12, 12)
+    assert recipe.plain()["model"]["kl"]["warmup_epochs"] == 3
+    recipe = open_row("davam_q", options("--epochs", "12")).run.recipe
+    assert recipe.stage_two is not None
+    assert (recipe.stage_one.epochs, recipe.stage_two.epochs) == (12, 12)
+    assert recipe.plain()["model"]["continuous_epochs"] == 3
+
+
+def test_a_long_budget_leaves_the_schedules() -> None:
+    assert budget(load_recipe(["vae", "anneal"]), options("--epochs", "40")) == [
+        "stage_one.epochs=40",
+        "stage_one.optimizer.first_decay_epoch=10",
+    ]
+
+
+def test_a_budget_of_minutes_is_shared_by_a_rows_trainings() -> None:
+    one = open_row("vae", options("--minutes", "9")).run.recipe
+    two = open_row("davam_512", options("--minutes", "9")).run.recipe
+    assert one.stage_one.max_minutes == 9
+    assert two.stage_two is not None
+    assert (two.stage_one.max_minutes, two.stage_two.max_minutes) == (4.5, 4.5)
+
+
+def test_the_papers_figures() -> None:
+    assert paper_figures("ptb", "lstm_lm") == {"ppl_paper": 100.47}
+    assert paper_figures("snli", "davam_512") == {"rec_nats": 10.85, "ppl_paper": 3.52, "kl_nats_per_code": 2.69}
+    assert paper_figures("ptb", "vae_attn") == {}
+    assert paper_figures(None, "vae") == {}
+
+
+def test_the_cells_of_a_row() -> None:
+    measures = {"rec_nats": 99.5, "kl_nats_sum": 4.0, "ppl_bound": 110.0, "ppl_iw": 101.25, "ppl_paper": 101.25}
+    row = TableRow("vae", {"rec_nats": 101.27, "ppl_paper": 101.39, "kl_nats_sum": 0.0}, measures, 8_790_000, 90.0, 7)
+    assert dict(zip(range(len(COLUMNS)), cells(row), strict=True)) == dict(
+        enumerate(
+            [
+                "vae",
+                "99.50",
+                "101.27",
+                "4.00",
+                "4.00",
+                "0.00",
+                "101.25",
+                "101.39",
+                "101.25",
+                "ppl_iw",
+                "8,790,000",
+                "1.5",
+                "7",
+            ]
+        )
+    )
+
+
+def test_a_row_that_did_not_run_is_said_to_be_missing() -> None:
+    table = Table("T", ["c"], [TableRow("gavam", paper_figures("ptb", "gavam")), TableRow("vae_attn")])
+    first, second = markdown(table).splitlines()[-2:]
+    assert first.startswith("| gavam | not run | 102.20 |")
+    assert second.startswith("| vae_attn | not run | – |")
+
+
+def test_the_page_escapes_everything() -> None:
+    hostile = "<script>x</script>"
+    page = html(Table(hostile, [hostile], [TableRow(hostile)]))
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") == 5
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_rows_that_overrides_make_equal_are_refused() -> None:
+    rows = [open_row(name, options("model.kl.kind=constant")) for name in ("vae", "vae_anneal")]
+    with pytest.raises(ConfigError, match=r"^rows vae and vae_anneal are the same model with these"):
+        require_different(rows)
+    require_different([open_row(name, options()) for name in ROWS])
+
+
+def test_an_override_goes_before_the_budget() -> None:
+    assert open_row("vae", options("--epochs", "4", "stage_one.epochs=6")).run.recipe.stage_one.epochs == 6
