@@ -5,6 +5,7 @@ from davam.data.batches import Rows
 from davam.data.tokenizer import TextTokenizer
 from davam.errors import ConfigError, DataError
 from davam.recipe import Recipe
+from davam.train.stages import check_enough
 
 
 def read_rows(store_uri: str, manifest: Manifest, split: str, end_code: int | None) -> Rows:
@@ -28,9 +29,10 @@ def split_rows(manifest: Manifest, split: str) -> int:
     return sum(entry.rows or 0 for entry in manifest.files if entry.split == split)
 
 
-def require_test_rows(tokens: Manifest) -> None:
-    """Raises DataError for a corpus without anything to be judged on."""
-    if not split_rows(tokens, "test"):
+def require_rows(rows: Manifest, recipe: Recipe) -> None:
+    """Raises DataError for a corpus that cannot be trained on, or that has nothing to be judged on."""
+    check_enough(split_rows(rows, "train"), split_rows(rows, "valid"), recipe.model)
+    if not split_rows(rows, "test"):
         raise DataError("no test sentences: give data.valid and data.test, or raise data.test_share")
 
 

@@ -10,7 +10,6 @@ from davam.data.batches import Rows
 from davam.families.base import Trainable
 from davam.recipe import Recipe
 from davam.train.stages import stage_one_module
-from pipelines.data import require_test_rows
 from pipelines.pretraining import PRETRAINING
 from pipelines.stage import Built, Run, Stage, main
 from pipelines.tokens import TOKENS
@@ -30,7 +29,6 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     """Trains by Ray Train; rank 0 writes the model folder."""
-    require_test_rows(inputs["tokens"])
     return trained("stage_one", run, inputs, attempt, inputs["tokens"], build_worker, text_model)
 
 

@@ -9,8 +9,7 @@ from davam.data.batches import Rows
 from davam.families.base import Trainable
 from davam.families.text import TextFamily
 from davam.recipe import TrainConfig
-from davam.train.stages import check_enough
-from pipelines.data import read_rows, read_tokenizer, split_rows
+from pipelines.data import read_rows, read_tokenizer, require_rows, split_rows
 from pipelines.stage import Built, Run
 
 
@@ -27,7 +26,7 @@ def trained(
 
     Raises DataError, before any worker starts, for a corpus that cannot be trained on.
     """
-    check_enough(split_rows(rows, "train"), split_rows(rows, "valid"), run.recipe.model)
+    require_rows(rows, run.recipe)
     run.connect()
     from cluster.train import TrainTask, run_training
 

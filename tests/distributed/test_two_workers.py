@@ -68,13 +68,6 @@ def trained(stage: str, config: TrainConfig, parallel: bool) -> tuple[dict[str, 
     return {name: value.clone() for name, value in module.state_dict().items()}, state.history
 
 
-def worker(rank: int, folder: str, stage: str, config: TrainConfig) -> None:
-    """One of two processes."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/sync", rank=rank, world_size=2)
-    torch.save(trained(stage, config, parallel=True), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
 CASES = {
     "stage_one-adamw": ("stage_one", adamw(3, 7)),
     "stage_one-sgd": ("stage_one", sgd(3, 7)),
@@ -85,13 +78,28 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("stage", "config"), CASES.values(), ids=CASES)
-def test_two_workers_equal_one(tmp_path: Path, stage: str, config: TrainConfig) -> None:
-    spawn(worker, args=(str(tmp_path), stage, config), nprocs=2)
-    (first, history), (second, _) = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    alone, alone_history = trained(stage, config, parallel=False)
-    for name, value in alone.items():
-        assert torch.equal(first[name], second[name]), name
-        assert torch.allclose(first[name], value, rtol=1e-4, atol=1e-5), name
+def worker(rank: int, folder: str) -> None:
+    """One of two processes: every case, one after the other."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/sync", rank=rank, world_size=2)
+    for name, (stage, config) in CASES.items():
+        torch.save(trained(stage, config, parallel=True), f"{folder}/{name}-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with what two workers made of every case."""
+    folder = tmp_path_factory.mktemp("together")
+    spawn(worker, args=(str(folder),), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_workers_equal_one(together: Path, name: str) -> None:
+    (first, history), (second, _) = (torch.load(together / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1))
+    alone, alone_history = trained(*CASES[name], parallel=False)
+    for weight, value in alone.items():
+        assert torch.equal(first[weight], second[weight]), weight
+        assert torch.allclose(first[weight], value, rtol=1e-4, atol=1e-5), weight
     for ours, theirs in zip(history, alone_history, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
