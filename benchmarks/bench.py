@@ -1,4 +1,4 @@
-"""Speed on one core, per second of CPU time: stage one on PTB, and sampling.
+"""Speed on one core, per second of CPU time: training on PTB, importance weighting, and sampling.
 
     python benchmarks/bench.py --data path/to/ptb --model path/to/model
 

@@ -76,3 +76,14 @@ def mean_and_logvar(parameter_BTD2: Tensor) -> tuple[Tensor, Tensor]:
     """The two halves of a layer's output, in fp32."""
     mean_BTD, logvar_BTD = parameter_BTD2.float().chunk(2, dim=-1)
     return mean_BTD, logvar_BTD
+
+
+def elbo_sums(batch: Batch, rec_B: Tensor, kl_B: Tensor) -> dict[str, Tensor]:
+    """The sums of a step's measures over its real rows."""
+    return {
+        "rec_nats": (rec_B * batch.weight_B).sum(),
+        "kl_nats_sum": (kl_B * batch.weight_B).sum(),
+        "elbo_nats": ((rec_B + kl_B) * batch.weight_B).sum(),
+        "tokens": (batch.length_B * batch.weight_B).sum(),
+        "rows": batch.weight_B.sum(),
+    }

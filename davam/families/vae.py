@@ -20,6 +20,7 @@ from davam.families.gaussian import (
     FreeBitsConfig,
     KlConfig,
     NoFreeBits,
+    elbo_sums,
     kl_weight,
     mean_and_logvar,
     row_noise_or_fixed,
@@ -96,15 +97,7 @@ class Vae(TextFamily):
         kl_BD = ops.gaussian_kl(mean_BD, logvar_BD)
         paid_B = self._paid(kl_BD, batch, clock)
         loss_sum = rec_sum + kl_weight(self.config.kl, clock.epochs_done) * (paid_B * batch.weight_B).sum()
-        kl_B = kl_BD.detach().sum(1)
-        sums = {
-            "rec_nats": (rec_B * batch.weight_B).sum(),
-            "kl_nats_sum": (kl_B * batch.weight_B).sum(),
-            "elbo_nats": ((rec_B + kl_B) * batch.weight_B).sum(),
-            "tokens": (batch.length_B * batch.weight_B).sum(),
-            "rows": batch.weight_B.sum(),
-        }
-        return StepTerms(loss_sum, sums)
+        return StepTerms(loss_sum, elbo_sums(batch, rec_B, kl_BD.detach().sum(1)))
 
     def _rec(self, batch: Batch, mean_BD: Tensor, logvar_BD: Tensor, noise: RowNoise | None) -> tuple[Tensor, Tensor]:
         normal_B1D = row_noise_or_fixed(noise, batch).normal(1, mean_BD.shape[1], Stream.POSTERIOR).to(mean_BD.device)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from davam.data.batches import Batch
 from davam.data.tokenizer import PAD_ID
 from davam.families.base import Clock, StepTerms, Workers
-from davam.families.gaussian import ConstantKl, KlConfig, kl_weight, mean_and_logvar, row_noise_or_fixed
+from davam.families.gaussian import ConstantKl, KlConfig, elbo_sums, kl_weight, mean_and_logvar, row_noise_or_fixed
 from davam.families.text import LatentDraw, Latents, RowScores, TextConfig, TextFamily, rounded_up
 from davam.nn import ops
 from davam.nn.attention import Positions
@@ -123,15 +123,7 @@ class VaeAttn(TextFamily):
         """Rec plus the weighted KL, summed over rows; sums of the measures."""
         rec_sum, rec_B, kl_B = self._terms(batch, noise)
         loss_sum = rec_sum + kl_weight(self.config.kl, clock.epochs_done) * (kl_B * batch.weight_B).sum()
-        kl_B = kl_B.detach()
-        sums = {
-            "rec_nats": (rec_B * batch.weight_B).sum(),
-            "kl_nats_sum": (kl_B * batch.weight_B).sum(),
-            "elbo_nats": ((rec_B + kl_B) * batch.weight_B).sum(),
-            "tokens": (batch.length_B * batch.weight_B).sum(),
-            "rows": batch.weight_B.sum(),
-        }
-        return StepTerms(loss_sum, sums)
+        return StepTerms(loss_sum, elbo_sums(batch, rec_B, kl_B.detach()))
 
     def _terms(self, batch: Batch, noise: RowNoise | None) -> tuple[Tensor, Tensor, Tensor]:
         """(weighted sum of Rec with its gradient, rec_B without, kl_B with)."""
