@@ -28,12 +28,13 @@ from davam.families.codes import CodebookConfig
 from davam.families.vae import Vae
 from davam.nn import ops
 from davam.recipe import Recipe, load_recipe
+from davam.sampling import Sampling
 from davam.train import comm
 from davam.train.optim import build_optimizer
 from davam.train.stages import stage_one_module
 
 PTB_WORDS, PTB_MEAN_LENGTH = 9_998, 21
-SENTENCE_WORDS = 20
+SENTENCES = Sampling(min_length=20, max_length=20)
 IMPORTANCE_ROWS, PTB_TEST_ROWS = 16, 3_761
 
 
@@ -114,13 +115,13 @@ def bench_importance(rows: Rows, tokenizer: TextTokenizer, source: str, rounds: 
 
 
 def bench_sampling(model: TextModel, trained: bool, rounds: int) -> None:
-    """Sentences of 20 codes per CPU-second: prior, decoder and text, 64 at a time, ancestral."""
-    model.sample(SAMPLE_ROWS, length=SENTENCE_WORDS)
+    """Sentences of 20 words per CPU-second: prior, decoder and text, ancestral."""
+    model.sample(SAMPLE_ROWS, sampling=SENTENCES)
     figures, words = [], []
     for round_index in range(rounds):
         began = time.process_time()
-        samples = model.sample(4 * SAMPLE_ROWS, seed=round_index, length=SENTENCE_WORDS)
-        figures.append(4 * SAMPLE_ROWS / (time.process_time() - began))
+        samples = model.sample(2 * SAMPLE_ROWS, seed=round_index, sampling=SENTENCES)
+        figures.append(2 * SAMPLE_ROWS / (time.process_time() - began))
         words.append(np.mean([len(text.split()) for text in samples.texts]))
     say(
         "sampling",

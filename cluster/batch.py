@@ -19,6 +19,7 @@ from davam.data import fs
 from davam.data.schemas import SCHEMAS
 from davam.errors import DavamError
 from davam.recipe import Execution
+from davam.sampling import Sampling
 
 BLOCK_ROWS = 2048  # rows a model actor takes at a time
 
@@ -46,15 +47,15 @@ class Encoder:
 class Sampler:
     """Turns row ids into samples."""
 
-    def __init__(self, model_uri: str, counter: Any, gpu: bool, seed: int, temperature: float) -> None:
+    def __init__(self, model_uri: str, counter: Any, gpu: bool, seed: int, sampling: Sampling) -> None:
         self.model = _load(model_uri, gpu)
         self.counter = counter
         self.seed = seed
-        self.temperature = temperature
+        self.sampling = sampling
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The schema `samples/2`."""
-        samples = self.model.sample_ids(table["id"].to_pylist(), seed=self.seed, temperature=self.temperature)
+        samples = self.model.sample_ids(table["id"].to_pylist(), seed=self.seed, sampling=self.sampling)
         self.counter.add.remote("done", table.num_rows)
         return samples.table()
 

@@ -33,12 +33,12 @@ from davam.families.codes import CodebookConfig, CodeFamily
 from davam.families.text import Decoded, Latents, TextFamily
 from davam.families.vae import Vae
 from davam.nn import ops
+from davam.nn.block import filled_up
 from davam.nn.noise import Stream, sampling_uniforms
 from davam.nn.priors import Prior, PriorConfig, build_prior
+from davam.sampling import ANCESTRAL_SAMPLING, GREEDY, Sampling
 
-# All sampling happens in blocks of this many rows, filled up if need be: a row's numbers are then rounded the same
-# way whatever the other rows are, so the same id gives the same text in any batch.
-SAMPLE_ROWS = 64
+SAMPLE_ROWS = 256
 SCORE_ROWS = 64
 
 
@@ -162,26 +162,20 @@ class TextModel:
             self.prior.to(device)
         return self
 
-    def sample(
-        self, n: int, *, seed: int = 0, length: int | None = None, temperature: float = 1.0, first_id: int = 0
-    ) -> Samples:
-        """n new sentences: latents from the prior, then the decoder's words, both drawn at the temperature.
+    def sample(self, n: int, *, seed: int = 0, sampling: Sampling = ANCESTRAL_SAMPLING, first_id: int = 0) -> Samples:
+        """n new sentences: latents from the prior, then the decoder's words, by default as the model has them.
 
-        `length` fixes the number of latents. Raises DataError for a length the model cannot hold, or of a family
-        whose latents do not decide the length.
+        Raises DataError for lengths that the model cannot hold, and for what its family cannot do.
         """
-        return self.sample_ids(range(first_id, first_id + n), seed=seed, length=length, temperature=temperature)
+        return self.sample_ids(range(first_id, first_id + n), seed=seed, sampling=sampling)
 
     @torch.no_grad()
-    def sample_ids(
-        self, ids: Sequence[int], *, seed: int, length: int | None = None, temperature: float = 1.0
-    ) -> Samples:
+    def sample_ids(self, ids: Sequence[int], *, seed: int, sampling: Sampling = ANCESTRAL_SAMPLING) -> Samples:
         """The sentences of these ids, in this order; other ids in the call change nothing."""
-        if length is not None and not 1 <= length <= self.max_tokens:
-            raise DataError(f"length={length}: this model generates 1 to {self.max_tokens} tokens")
+        self._check_sampling(sampling)
         samples = Samples([], seed, [], [], [], [], [], [], [])
         for first in range(0, len(ids), SAMPLE_ROWS):
-            self._sample_block(list(ids[first : first + SAMPLE_ROWS]), seed, length, temperature, samples)
+            self._sample_block(list(ids[first : first + SAMPLE_ROWS]), seed, sampling, samples)
         return samples
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -211,7 +205,7 @@ class TextModel:
         texts: list[str] = []
         for first in range(0, len(codes), SAMPLE_ROWS):
             block = codes[first : first + SAMPLE_ROWS]
-            decoded = self.core.generate(self.codes.code_latents(*self._code_block(block)), None)
+            decoded = self._likeliest(self.codes.code_latents(*self._code_block(block)))
             texts += self.tokenizer.decode(decoded.tokens_BS.tolist())
         return texts
 
@@ -221,7 +215,7 @@ class TextModel:
         tokens = self._tokens(texts)
         rebuilt = [""] * len(tokens)
         for batch in self._batches(Rows.from_lists(range(len(tokens)), tokens)):
-            decoded = self.core.generate(self.core.infer(batch), None)
+            decoded = self._likeliest(self.core.infer(batch))
             for index, text in zip(batch.index_B, self.tokenizer.decode(decoded.tokens_BS.tolist()), strict=True):
                 rebuilt[index] = text
         return rebuilt
@@ -276,12 +270,22 @@ class TextModel:
             weights |= {f"prior.{name}": value for name, value in self.prior.state_dict().items()}
         return weights
 
-    def _sample_block(self, ids: list[int], seed: int, length: int | None, temperature: float, out: Samples) -> None:
-        filled = ids + [ids[0]] * (SAMPLE_ROWS - len(ids))
+    def _check_sampling(self, sampling: Sampling) -> None:
+        for name, length in (("min_length", sampling.min_length), ("max_length", sampling.max_length)):
+            if length is not None and length > self.max_tokens:
+                raise DataError(f"{name}={length}: this model generates 1 to {self.max_tokens} tokens")
+        self.core.check_sampling(sampling)
+
+    def _likeliest(self, latents: Latents) -> Decoded:
+        no_chance_BS2 = torch.zeros(len(latents.length_B), self.max_tokens + 1, 2, device=self.device)
+        return self.core.generate(latents, GREEDY, no_chance_BS2)
+
+    def _sample_block(self, ids: list[int], seed: int, sampling: Sampling, out: Samples) -> None:
+        filled = [ids[row] for row in filled_up(torch.arange(len(ids), device=self.device), SAMPLE_ROWS).tolist()]
         u_BN = sampling_uniforms(seed, Stream.PRIOR_SAMPLE, filled, self.core.draw_width).to(self.device)
-        draw = self.core.draw(u_BN, self.prior, temperature, length)
+        draw = self.core.draw(u_BN, self.prior, sampling)
         u_BM = sampling_uniforms(seed, Stream.DECODER_SAMPLE, filled, 2 * (self.max_tokens + 1)).to(self.device)
-        decoded = self.core.generate(draw.latents, u_BM.view(SAMPLE_ROWS, -1, 2), temperature)
+        decoded = self.core.generate(draw.latents, sampling, u_BM.view(len(filled), -1, 2))
         n = len(ids)
         out.ids.extend(ids)
         out.texts.extend(self.tokenizer.decode(decoded.tokens_BS[:n].tolist()))
@@ -309,7 +313,7 @@ class TextModel:
     def _score_batch(self, batch: Batch, importance_draws: int) -> dict[str, list[Any]]:
         """The columns of `Scores` that come from the model, in the batch's order."""
         scores = self.core.row_scores(batch, self.prior)
-        texts, matched = self._compare(batch, self.core.generate(self.core.infer(batch), None))
+        texts, matched = self._compare(batch, self._likeliest(self.core.infer(batch)))
         mean, logvar = (part.tolist() for part in scores.posterior) if scores.posterior else ([[]] * len(texts),) * 2
         iw = [math.nan] * len(texts)
         if importance_draws and isinstance(self.core, Vae):

@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from davam import api
+from davam import config as config_of
 from davam.data import fs
 from davam.data.artifacts import fingerprint, read_manifest
 from davam.errors import DataError, DavamError
 from davam.recipe import load_recipe
+from davam.sampling import Sampling
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +47,8 @@ def print_lines(texts: Sequence[str]) -> None:
 def sample(options: argparse.Namespace) -> None:
     """New sentences."""
     model = api.load(options.model, options.device)
-    samples = model.sample(options.n, seed=options.seed, length=options.length, temperature=options.temperature)
+    sampling = config_of.validate(Sampling, config_of.merge([], options.sampling))
+    samples = model.sample(options.n, seed=options.seed, sampling=sampling)
     if options.out:
         pq.write_table(samples.table(), options.out, compression="zstd")
     else:
@@ -107,8 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     sampling = _model_command(commands, sample)
     sampling.add_argument("-n", type=int, default=10, help="how many")
     sampling.add_argument("--seed", type=int, default=0)
-    sampling.add_argument("--length", type=int, help="exactly so many tokens' codes")
-    sampling.add_argument("--temperature", type=float, default=1.0)
+    sampling.add_argument(
+        "sampling",
+        nargs="*",
+        metavar="key=value",
+        help="how, e.g. decoder.temperature=0.8 prior.top_p=0.9 max_length=20",
+    )
     sampling.add_argument("--out", help="write the table `samples/2` to this Parquet file instead")
     for function in (encode, decode, reconstruct, score):
         texts = _model_command(commands, function)

@@ -11,6 +11,7 @@ from davam.families import FamilyConfig, family_of
 from davam.families.codes import CodebookConfig
 from davam.families.vae import VaeConfig
 from davam.nn.priors import PriorConfig
+from davam.sampling import ANCESTRAL_SAMPLING, Sampling
 
 
 class Sgd(Frozen):
@@ -104,7 +105,7 @@ class SampleConfig(Frozen):
     """The sample that a run draws and judges."""
 
     rows: int = Field(1_000, ge=1)
-    temperature: float = Field(1.0, gt=0)
+    sampling: Sampling = ANCESTRAL_SAMPLING
 
 
 class Pretraining(TrainConfig):

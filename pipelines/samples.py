@@ -15,7 +15,7 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
-    """Writes `samples/2`: row i is a function of (model, seed, i, temperature) alone."""
+    """Writes `samples/2`: row i is a function of (model, seed, i, sampling) alone."""
     run.connect()
     import ray
 
@@ -29,7 +29,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
             "model_uri": model_uri(run, inputs),
             "counter": counter,
             "seed": run.recipe.seed,
-            "temperature": run.recipe.samples.temperature,
+            "sampling": run.recipe.samples.sampling,
         }
         ids = ray.data.range(rows, override_num_blocks=-(-rows // batch.block_rows(rows, run.execution)))
         drawn = batch.map_model(ids, batch.Sampler, arguments, run.execution, SAMPLE_ROWS)
@@ -37,7 +37,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     return Built({"rows": attempt.rows()})
 
 
-SAMPLES = Stage("samples", 2, lambda recipe: (model_stage(recipe),), uses, build)
+SAMPLES = Stage("samples", 3, lambda recipe: (model_stage(recipe),), uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(SAMPLES))

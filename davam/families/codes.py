@@ -22,6 +22,7 @@ from davam.nn.codebook import Codebook, CodeStats
 from davam.nn.noise import RowNoise, Stream, generator
 from davam.nn.priors import Prior
 from davam.objectives import commit_weight
+from davam.sampling import Sampling
 
 STATES_PER_CODE = 64  # warm-up states that k-means sees, at least, where the corpus has them
 
@@ -89,9 +90,17 @@ class CodeFamily(TextFamily):
         kl_B = prior.nll(target_BT, latents.length_B + 1)
         return RowScores(rec_B, kl_B, latents.length_B + self.ends_by_code)
 
-    def draw(self, uniform_BN: Tensor, prior: Prior | None, temperature: float, length: int | None) -> LatentDraw:
+    def check_sampling(self, sampling: Sampling) -> None:
+        """The prior can be drawn from in every way."""
+
+    def code_range(self, sampling: Sampling) -> tuple[int, int | None]:
+        """How many codes there may be: with a code a word, as many as words."""
+        return sampling.min_length, sampling.max_length
+
+    def draw(self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling) -> LatentDraw:
         """Codes and their end from the prior."""
-        drawn = self.require_prior(prior).sample(uniform_BN, temperature, length)
+        least, most = self.code_range(sampling)
+        drawn = self.require_prior(prior).sample(uniform_BN, sampling.prior, least, most)
         width = rounded_up(int(drawn.length_B.max()), self.max_tokens)
         latents = self.code_latents(drawn.codes_BT[:, :width], drawn.length_B)
         return LatentDraw(latents, drawn.nats_B, drawn.truncated_B)

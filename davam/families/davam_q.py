@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from davam.data.tokenizer import PAD_ID
 from davam.families.codes import CodebookConfig, CodeFamily, normalized
-from davam.families.text import LatentDraw, TextConfig
+from davam.families.text import TextConfig
 from davam.nn.backbones import LstmEncoder, last_state
 from davam.nn.codebook import Codebook
 from davam.nn.decoder import LatentDecoder
-from davam.nn.priors import Prior
+from davam.sampling import Sampling
 
 
 class DavamQConfig(TextConfig, CodebookConfig):
@@ -53,7 +53,6 @@ class DavamQ(CodeFamily):
         """One code, however many words."""
         return torch.ones_like(word_B)
 
-    def draw(self, uniform_BN: Tensor, prior: Prior | None, temperature: float, length: int | None) -> LatentDraw:
-        """One code from the prior."""
-        self.refuse_length(length)
-        return super().draw(uniform_BN, prior, temperature, 1)
+    def code_range(self, sampling: Sampling) -> tuple[int, int | None]:
+        """One, however many words."""
+        return 1, 1

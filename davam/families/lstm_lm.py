@@ -13,6 +13,7 @@ from davam.families.text import LatentDraw, Latents, RowScores, TextConfig, Text
 from davam.nn.decoder import LatentDecoder
 from davam.nn.noise import RowNoise
 from davam.nn.priors import Prior
+from davam.sampling import Sampling
 
 
 class LstmLmConfig(TextConfig):
@@ -48,9 +49,8 @@ class LstmLm(TextFamily):
         rec_B = self._nll(batch, None)[1]
         return RowScores(rec_B, rec_B.new_zeros(len(rec_B)), batch.length_B.new_zeros(len(rec_B)))
 
-    def draw(self, uniform_BN: Tensor, prior: Prior | None, temperature: float, length: int | None) -> LatentDraw:
+    def draw(self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling) -> LatentDraw:
         """Nothing, at no cost."""
-        self.refuse_length(length)
         zero_B = uniform_BN.new_zeros(len(uniform_BN))
         return LatentDraw(single(uniform_BN), zero_B, zero_B.bool())
 

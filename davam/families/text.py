@@ -1,7 +1,8 @@
 """What all families of text models share: a decoder that rebuilds a text from latents, and the contract of a trained
 model (score, rebuild, sample).
 
-Legend: B rows, S target positions (words and </s>), T latents, D latent dim, E embedding, C features, N uniforms.
+Legend: B rows, A rows of the block that is still computed, S target positions (words and </s>), T latents,
+D latent dim, E embedding, C features, N uniforms.
 """
 
 import math
@@ -15,15 +16,18 @@ from torch import Tensor, nn
 
 from davam.config import Frozen
 from davam.data.batches import Batch
-from davam.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from davam.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from davam.errors import DataError
 from davam.families.base import Trainable
 from davam.nn import ops
 from davam.nn.attention import POSITION_STD
+from davam.nn.block import Block
+from davam.nn.choice import ANCESTRAL, Choice
 from davam.nn.decoder import Decoder, Memory
 from davam.nn.noise import RowNoise, Stream, generator
-from davam.nn.output import OutputLayer, padded_rows
+from davam.nn.output import OutputLayer
 from davam.nn.priors import Prior
+from davam.sampling import Sampling
 
 #: the modules of every family that belong to its decoder; all others infer the latents, or are their prior
 DECODER_MODULES = ("decoder_embedding", "decoder", "output")
@@ -121,9 +125,9 @@ class TextFamily(Trainable):
         """Rec and KL of given rows; families with codes take their prior."""
 
     @abstractmethod
-    def draw(self, uniform_BN: Tensor, prior: Prior | None, temperature: float, length: int | None) -> LatentDraw:
-        """Latents from the prior, one row of uniform numbers a row. `length` fixes how many; raises DataError where
-        the family's number of latents does not decide the length."""
+    def draw(self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling) -> LatentDraw:
+        """Latents from the prior, one row of uniform numbers a row; with a latent a word, as many as the length asked
+        for has words."""
 
     def init_weights(self, seed: int) -> None:
         """Draw all weights from the seed alone: U(-0.01, 0.01) or by fan-in, embeddings U(-0.1, 0.1)."""
@@ -155,41 +159,53 @@ class TextFamily(Trainable):
         return total, torch.zeros_like(batch.weight_B).index_add(0, row_N, nll_N)
 
     @torch.no_grad()
-    def generate(self, latents: Latents, uniform_BS2: Tensor | None, temperature: float = 1.0) -> Decoded:
-        """Words for the latents: sampled by the uniform numbers, or the likeliest word of each step without them."""
-        memory = self._memory(latents)
+    def generate(self, latents: Latents, sampling: Sampling, uniform_BS2: Tensor) -> Decoded:
+        """Words for the latents, drawn by the uniform numbers as the sampling says."""
         rows, widest, device = len(latents.length_B), self.max_tokens + 1, latents.length_B.device
-        word_B = torch.full((rows,), BOS_ID, device=device)
         tokens_BS = torch.zeros(rows, widest, dtype=torch.long, device=device)
-        count_B, nats_B = torch.zeros_like(word_B), torch.zeros(rows, device=device)
-        alive_B = torch.ones(rows, dtype=torch.bool, device=device)
-        state = self.decoder.start(memory)
+        count_B, nats_B = tokens_BS.new_zeros(rows), torch.zeros(rows, device=device)
+        memory, block = self._memory(latents), Block.whole(rows, device)
+        word_A, state = torch.full((rows,), BOS_ID, device=device), self.decoder.start(memory)
         for step in range(widest):
-            feature_BC, state = self.decoder.step(self.decoder_embedding(word_B), step, memory, state)
-            # The output layer is most of the work, so it is computed for the unfinished rows alone.
-            alive = alive_B.nonzero().squeeze(1)
-            chosen = padded_rows(alive)
-            if uniform_BS2 is None:
-                word_A, step_nats_A = self.output.greedy(feature_BC[chosen])
+            feature_AC, state = self.decoder.step(self.decoder_embedding(word_A), step, memory, state)
+            if step == sampling.max_length:
+                word_A = torch.full_like(word_A, EOS_ID)
+                nats_A = self.output.nll(feature_AC, word_A, torch.ones_like(feature_AC[:, 0]))[1]
             else:
-                word_A, step_nats_A = self.output.sample(feature_BC[chosen], uniform_BS2[chosen, step], temperature)
-            word_B = word_B.index_copy(0, alive, word_A[: len(alive)])
-            nats_B.index_add_(0, alive, step_nats_A[: len(alive)])
-            tokens_BS[:, step] = word_B * alive_B
-            count_B += alive_B
-            alive_B = alive_B & (word_B != EOS_ID)
-            if not alive_B.any():
+                uniform_A2 = uniform_BS2[block.row_A, step]
+                word_A, nats_A = self.output.draw(
+                    feature_AC, uniform_A2, sampling.decoder, barred_words(sampling, step)
+                )
+            nats_B.index_add_(0, block.row_A, nats_A * block.alive_A)
+            tokens_BS[:, step].index_add_(0, block.row_A, word_A * block.alive_A)
+            count_B.index_add_(0, block.row_A, block.alive_A.long())
+            block.end(word_A == EOS_ID)
+            if block.empty:
                 break
-        return Decoded(tokens_BS[:, : step + 1], count_B, nats_B, alive_B)
+            kept = block.compact()
+            if kept is not None:
+                word_A, state, memory = word_A[kept], ops.take_rows(state, kept), memory.take(kept)
+        return Decoded(tokens_BS[:, : step + 1], count_B, nats_B, block.unfinished())
 
     def _memory(self, latents: Latents) -> Memory:
         mask_BT = ops.length_mask(latents.length_B, latents.latent_BTD.shape[1])
         return self.decoder.memory(latents.latent_BTD, mask_BT)
 
-    def refuse_length(self, length: int | None) -> None:
-        """Raises DataError for a wish that only a family with one latent a word can fulfil."""
-        if length is not None:
-            raise DataError(f"length={length}: a {self.kind} ends a sentence where its decoder does; leave length out")
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Raises DataError for what this family cannot do; by default, a prior that is not drawn from as it is."""
+        if sampling.prior != ANCESTRAL:
+            raise DataError(f"prior: a {self.kind} has no prior to draw from; set the decoder's choice alone")
+
+
+def barred_words(sampling: Sampling, step: int) -> tuple[int, ...]:
+    """The words that may not come at this step."""
+    return ((EOS_ID,) if step < sampling.min_length else ()) + (() if sampling.unknown else (UNK_ID,))
+
+
+def check_gaussian_choice(kind: str, choice: Choice) -> None:
+    """Raises DataError for a choice that a Gaussian prior does not have."""
+    if choice != Choice(temperature=choice.temperature):
+        raise DataError(f"prior.top_k and prior.top_p: a {kind} has Gaussian latents; set prior.temperature alone")
 
 
 def single(latent_BD: Tensor) -> Latents:

@@ -25,12 +25,22 @@ from davam.families.gaussian import (
     mean_and_logvar,
     row_noise_or_fixed,
 )
-from davam.families.text import LatentDraw, Latents, RowScores, TextConfig, TextFamily, after_begin, single
+from davam.families.text import (
+    LatentDraw,
+    Latents,
+    RowScores,
+    TextConfig,
+    TextFamily,
+    after_begin,
+    check_gaussian_choice,
+    single,
+)
 from davam.nn import ops
 from davam.nn.backbones import LstmEncoder, last_state
 from davam.nn.decoder import LatentDecoder
 from davam.nn.noise import RowNoise, Stream
 from davam.nn.priors import Prior
+from davam.sampling import Sampling
 
 
 class VaeConfig(TextConfig):
@@ -83,10 +93,13 @@ class Vae(TextFamily):
         kl_B = ops.gaussian_kl(mean_BD, logvar_BD).sum(1)
         return RowScores(rec_B, kl_B, batch.length_B.new_ones(len(rec_B)), posterior=(mean_BD, logvar_BD))
 
-    def draw(self, uniform_BN: Tensor, prior: Prior | None, temperature: float, length: int | None) -> LatentDraw:
+    def check_sampling(self, sampling: Sampling) -> None:
+        """The prior has a temperature, and no more."""
+        check_gaussian_choice(self.kind, sampling.prior)
+
+    def draw(self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling) -> LatentDraw:
         """z from N(0, temperature^2 I)."""
-        self.refuse_length(length)
-        z_BD = ops.normal_quantile(uniform_BN) * temperature
+        z_BD = ops.normal_quantile(uniform_BN) * sampling.prior.temperature
         nats_B = -ops.gaussian_log_density(z_BD, z_BD.new_zeros(1), z_BD.new_zeros(1)).sum(1)
         return LatentDraw(single(z_BD), nats_B, nats_B.new_zeros(len(nats_B)).bool())
 

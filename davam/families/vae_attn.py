@@ -18,13 +18,22 @@ from davam.data.batches import Batch
 from davam.data.tokenizer import PAD_ID
 from davam.families.base import Clock, StepTerms, Workers
 from davam.families.gaussian import ConstantKl, KlConfig, elbo_sums, kl_weight, mean_and_logvar, row_noise_or_fixed
-from davam.families.text import LatentDraw, Latents, RowScores, TextConfig, TextFamily, rounded_up
+from davam.families.text import (
+    LatentDraw,
+    Latents,
+    RowScores,
+    TextConfig,
+    TextFamily,
+    check_gaussian_choice,
+    rounded_up,
+)
 from davam.nn import ops
 from davam.nn.attention import Positions
 from davam.nn.backbones import EncoderKind, build_encoder
 from davam.nn.decoder import attention_decoder
 from davam.nn.noise import RowNoise, Stream
 from davam.nn.priors import Prior
+from davam.sampling import Sampling
 
 
 class GaussianSequenceConfig(TextConfig):
@@ -95,14 +104,18 @@ class VaeAttn(TextFamily):
         _, rec_B, kl_B = self._terms(batch, None)
         return RowScores(rec_B, kl_B, batch.length_B - 1, self.length_nats_T[batch.length_B - 2])
 
-    def draw(self, uniform_BN: Tensor, prior: Prior | None, temperature: float, length: int | None) -> LatentDraw:
+    def check_sampling(self, sampling: Sampling) -> None:
+        """The prior has a temperature, and no more."""
+        check_gaussian_choice(self.kind, sampling.prior)
+
+    def draw(self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling) -> LatentDraw:
         """How many latents, and then the latents."""
-        length_B = torch.full((len(uniform_BN),), length or 1, device=uniform_BN.device)
-        if length is None:
-            length_B = 1 + ops.inverse_cdf(-self.length_nats_T.expand(len(uniform_BN), -1), uniform_BN[:, 0])
+        most = min(sampling.max_length or self.max_tokens, self.max_tokens)
+        weight_T = torch.exp(-self.length_nats_T[sampling.min_length - 1 : most])
+        length_B = sampling.min_length + ops.inverse_cdf(weight_T.expand(len(uniform_BN), -1), uniform_BN[:, 0])
         width = rounded_up(int(length_B.max()), self.max_tokens)
         normal_BTD = ops.normal_quantile(uniform_BN[:, 1:]).view(len(uniform_BN), self.max_tokens, -1)[:, :width]
-        z_BTD, nats_BT = self.prior_draw(normal_BTD, temperature)
+        z_BTD, nats_BT = self.prior_draw(normal_BTD, sampling.prior.temperature)
         nats_B = self.length_nats_T[length_B - 1] + (nats_BT * ops.length_mask(length_B, width)).sum(1)
         return LatentDraw(Latents(z_BTD, length_B), nats_B, torch.zeros_like(nats_B).bool())
 

@@ -62,9 +62,13 @@ class DotAttention(nn.Module):
         self.positions = positions
         self.query = nn.Linear(hidden_dim, code_dim, bias=False)
 
-    def forward(self, h_BSH: Tensor, quant_BTD: Tensor, mask_BT: Tensor, start: int = 0) -> Tensor:
+    def keys(self, quant_BTD: Tensor) -> Tensor:
+        """e_t + p_t for every position, once per sentence, key_BTD."""
+        return self.positions.add_to(quant_BTD)
+
+    def forward(self, h_BSH: Tensor, key_BTD: Tensor, quant_BTD: Tensor, mask_BT: Tensor, start: int = 0) -> Tensor:
         """context_BSD for the steps start, start+1, ..."""
         query_BSD = self.positions.add_to(self.query(h_BSH), start)
-        score_BST = torch.bmm(query_BSD, self.positions.add_to(quant_BTD).transpose(1, 2))
+        score_BST = torch.bmm(query_BSD, key_BTD.transpose(1, 2))
         align_BST = score_BST.masked_fill(~mask_BT[:, None], -math.inf).softmax(-1)
         return torch.bmm(align_BST, quant_BTD)

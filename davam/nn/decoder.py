@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from davam.nn import ops
 from davam.nn.attention import AdditiveAttention, DotAttention, Positions
 
 
@@ -21,12 +22,10 @@ class Memory:
     mask_BT: Tensor
     key_BTA: Tensor | None = None
 
-
-def lstm_cell(gate_BH4: Tensor, c_BH: Tensor) -> tuple[Tensor, Tensor]:
-    """The new h_BH and c_BH from the summed gates (input, forget, cell, output) and the old cell."""
-    i_BH, f_BH, g_BH, o_BH = gate_BH4.chunk(4, dim=1)
-    c_BH = torch.sigmoid(f_BH) * c_BH + torch.sigmoid(i_BH) * torch.tanh(g_BH)
-    return torch.sigmoid(o_BH) * torch.tanh(c_BH), c_BH
+    def take(self, rows: Tensor) -> "Memory":
+        """That of the rows."""
+        keys = None if self.key_BTA is None else self.key_BTA[rows]
+        return Memory(self.latent_BTD[rows], self.mask_BT[rows], keys)
 
 
 class FeedDecoder(nn.Module):
@@ -71,7 +70,7 @@ class FeedDecoder(nn.Module):
         assert memory.key_BTA is not None
         context_BD = self.attention.context(h_BH, step, memory.key_BTA, memory.latent_BTD, memory.mask_BT)
         gate_BH4 = gate_BH4 + self.step_gates(torch.cat([context_BD, h_BH], dim=1))
-        h_BH, c_BH = lstm_cell(gate_BH4, c_BH)
+        h_BH, c_BH = ops.lstm_cell(gate_BH4, c_BH)
         return torch.cat([h_BH, context_BD], dim=1), (h_BH, c_BH)
 
 
@@ -85,25 +84,25 @@ class ParallelDecoder(nn.Module):
         self.attention = DotAttention(code_dim, hidden_dim, positions)
 
     def memory(self, latent_BTD: Tensor, mask_BT: Tensor) -> Memory:
-        """The codes as they are."""
-        return Memory(latent_BTD, mask_BT)
+        """The codes with their attention keys, computed once."""
+        return Memory(latent_BTD, mask_BT, self.attention.keys(latent_BTD))
 
     def features(self, x_BSE: Tensor, memory: Memory) -> Tensor:
         """[h_i; c_i] at every step under teacher forcing, feature_BSC."""
         return self._attend(self.lstm(x_BSE)[0], 0, memory)
 
-    def start(self, memory: Memory) -> tuple[Tensor, Tensor]:
+    def start(self, memory: Memory) -> ops.LstmState:
         """Zero hidden and cell states."""
-        zero_1BH = memory.latent_BTD.new_zeros(1, len(memory.latent_BTD), self.lstm.hidden_size)
-        return zero_1BH, zero_1BH
+        return ops.lstm_start(self.lstm, len(memory.latent_BTD))
 
     def step(self, x_BE: Tensor, step: int, memory: Memory, state: Any) -> tuple[Tensor, Any]:
         """feature_BC of one step of generation, and the new state."""
-        h_B1H, state = self.lstm(x_BE[:, None], state)
-        return self._attend(h_B1H, step, memory).squeeze(1), state
+        h_BH, state = ops.lstm_step(self.lstm, x_BE, state)
+        return self._attend(h_BH[:, None], step, memory).squeeze(1), state
 
     def _attend(self, h_BSH: Tensor, start: int, memory: Memory) -> Tensor:
-        context_BSD = self.attention(h_BSH, memory.latent_BTD, memory.mask_BT, start)
+        assert memory.key_BTA is not None
+        context_BSD = self.attention(h_BSH, memory.key_BTA, memory.latent_BTD, memory.mask_BT, start)
         return torch.cat([h_BSH, context_BSD], dim=2)
 
 
@@ -125,20 +124,19 @@ class LatentDecoder(nn.Module):
 
     def features(self, x_BSE: Tensor, memory: Memory) -> Tensor:
         """h_i at every step under teacher forcing, feature_BSC."""
-        return self.lstm(self._input(x_BSE, memory), self.start(memory))[0]
+        h_BH, c_BH = self.start(memory)[0]
+        return self.lstm(self._input(x_BSE, memory), (h_BH[None], c_BH[None]))[0]
 
-    def start(self, memory: Memory) -> tuple[Tensor, Tensor]:
+    def start(self, memory: Memory) -> ops.LstmState:
         """c_0 = W z and h_0 = tanh(c_0); zero without z."""
         if self.cell is None:
-            zero_1BH = memory.latent_BTD.new_zeros(1, len(memory.latent_BTD), self.feature_dim)
-            return zero_1BH, zero_1BH
-        c_1BH = self.cell(memory.latent_BTD[:, 0])[None]
-        return torch.tanh(c_1BH), c_1BH
+            return ops.lstm_start(self.lstm, len(memory.latent_BTD))
+        c_BH = self.cell(memory.latent_BTD[:, 0])
+        return [(torch.tanh(c_BH), c_BH)]
 
     def step(self, x_BE: Tensor, step: int, memory: Memory, state: Any) -> tuple[Tensor, Any]:
         """feature_BC of one step of generation, and the new state."""
-        h_B1H, state = self.lstm(self._input(x_BE[:, None], memory), state)
-        return h_B1H.squeeze(1), state
+        return ops.lstm_step(self.lstm, self._input(x_BE[:, None], memory)[:, 0], state)
 
     def features_of_draws(self, x_SE: Tensor, z_ND: Tensor) -> Tensor:
         """h_i at every step of one text for many latents, feature_NSC. The words' and the latents' shares of the gates
@@ -150,7 +148,7 @@ class LatentDecoder(nn.Module):
         c_NH = self.cell(z_ND)
         h_NH, outputs = torch.tanh(c_NH), []
         for word_H4 in word_SH4:
-            h_NH, c_NH = lstm_cell(torch.addmm(latent_NH4 + word_H4, h_NH, w_hh.T), c_NH)
+            h_NH, c_NH = ops.lstm_cell(torch.addmm(latent_NH4 + word_H4, h_NH, w_hh.T), c_NH)
             outputs.append(h_NH)
         return torch.stack(outputs, dim=1)
 

@@ -6,13 +6,17 @@ Legend: B rows, T source positions, S target positions, N any flat index, H hidd
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 INFORMATION_ROWS = 1024  # rows that are compared with all others at once
+GROUP = 64  # members whose weights are summed together in the first level of a draw
+
+LstmState = list[tuple[Tensor, Tensor]]
 
 
 @contextlib.contextmanager
@@ -102,18 +106,72 @@ def length_mask(length_B: Tensor, width: int) -> Tensor:
     return torch.arange(width, device=length_B.device)[None, :] < length_B[:, None]
 
 
-def inverse_cdf(logits_BK: Tensor, uniform_B: Tensor, temperature: float = 1.0) -> Tensor:
-    """One draw per row from softmax(logits / temperature), index_B, by inverting the cumulative distribution.
+def inverse_cdf(weight_BK: Tensor, uniform_B: Tensor) -> Tensor:
+    """One draw per row in proportion to the weights, index_B, by inverting the cumulative distribution.
 
-    A row's draw depends on its own logits and its own uniform number alone.
+    A row's draw depends on its own weights and its own uniform number alone. Wide rows are searched in two levels,
+    groups first: a running sum of thousands of numbers is slow.
     """
-    logits_BK = logits_BK.float() if temperature == 1.0 else logits_BK.float() / temperature
-    cdf_BK = torch.softmax(logits_BK, dim=-1).cumsum(-1)
-    total_B1 = cdf_BK[:, -1:].contiguous()
-    draw_B1 = torch.searchsorted(cdf_BK, uniform_B[:, None] * total_B1, right=True)
-    # Rounding at the upper end must not select a code of probability zero.
-    last_B1 = torch.searchsorted(cdf_BK, total_B1)
-    return torch.minimum(draw_B1, last_B1).squeeze(1)
+    rows, width = weight_BK.shape
+    if width <= GROUP:
+        return _invert(weight_BK, uniform_B * weight_BK.sum(1))[0]
+    weight_BGK = F.pad(weight_BK, (0, -width % GROUP)).view(rows, -1, GROUP)
+    sum_BG = weight_BGK.sum(-1)
+    group_B, rest_B = _invert(sum_BG, uniform_B * sum_BG.sum(1))
+    place_B, _ = _invert(weight_BGK[torch.arange(rows, device=weight_BK.device), group_B], rest_B)
+    return group_B * GROUP + place_B
+
+
+def _invert(weight_BK: Tensor, target_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The member in which the running sum passes the target, and how far into it: (index_B, rest_B)."""
+    cdf_BK = weight_BK.cumsum(-1)
+    index_B1 = torch.searchsorted(cdf_BK, target_B[:, None], right=True)
+    # Rounding at the upper end must not select a member of weight zero.
+    last_B1 = torch.searchsorted(cdf_BK, cdf_BK[:, -1:].contiguous())
+    index_B1 = torch.minimum(index_B1, last_B1)
+    before_B1 = F.pad(cdf_BK, (1, 0)).gather(1, index_B1)
+    return index_B1.squeeze(1), (target_B[:, None] - before_B1).squeeze(1)
+
+
+def lstm_step(lstm: nn.LSTM, x_BE: Tensor, state: LstmState) -> tuple[Tensor, LstmState]:
+    """One step of the LSTM, h_BH and the new state: (h_BH, c_BH) of every layer. On a CPU a call of the module for a
+    single step spends most of its time on arranging the weights anew."""
+    moved = []
+    for (w_ih, w_hh, b_ih, b_hh), (h_BH, c_BH) in zip(lstm.all_weights, state, strict=True):
+        gate_BH4 = torch.addmm(torch.addmm(b_ih + b_hh, x_BE, w_ih.T), h_BH, w_hh.T)
+        h_BH, c_BH = lstm_cell(gate_BH4, c_BH)
+        moved.append((h_BH, c_BH))
+        x_BE = h_BH
+    return x_BE, moved
+
+
+def lstm_start(lstm: nn.LSTM, rows: int) -> LstmState:
+    """The state before the first step."""
+    zero_BH = lstm.all_weights[0][0].new_zeros(rows, lstm.hidden_size)
+    return [(zero_BH, zero_BH)] * lstm.num_layers
+
+
+def lstm_unrolled(lstm: nn.LSTM, x_BTE: Tensor) -> Tensor:
+    """The LSTM over whole rows by single steps, h_BTH: bit for bit what generation computes."""
+    state, outputs = lstm_start(lstm, len(x_BTE)), []
+    for x_BE in x_BTE.unbind(1):
+        h_BH, state = lstm_step(lstm, x_BE, state)
+        outputs.append(h_BH)
+    return torch.stack(outputs, dim=1)
+
+
+def lstm_cell(gate_BH4: Tensor, c_BH: Tensor) -> tuple[Tensor, Tensor]:
+    """The new h_BH and c_BH from the summed gates (input, forget, cell, output) and the old cell."""
+    i_BH, f_BH, g_BH, o_BH = gate_BH4.chunk(4, dim=1)
+    c_BH = torch.sigmoid(f_BH) * c_BH + torch.sigmoid(i_BH) * torch.tanh(g_BH)
+    return torch.sigmoid(o_BH) * torch.tanh(c_BH), c_BH
+
+
+def take_rows(values: Any, rows: Tensor) -> Any:
+    """The rows of every tensor in a nest of lists and tuples."""
+    if isinstance(values, Tensor):
+        return values[rows]
+    return type(values)(take_rows(value, rows) for value in values)
 
 
 def gated(h_NC2: Tensor) -> Tensor:

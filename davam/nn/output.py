@@ -7,17 +7,18 @@ and one "rare" symbol first, the rare words after it. Both forms are normalised 
 Legend: B rows, N positions, C input channels, V words, M members of one softmax.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from davam.nn import ops
+from davam.nn.block import filled_up
+from davam.nn.choice import ANCESTRAL, Choice, draw
 
 BLOCK_LOGITS = 1 << 22  # logits held at once: 16 MB
-# Matrix products of 16 rows and more round a row the same way whatever the other rows are; smaller ones do not.
-ROW_MULTIPLE = 16
 
 
 def bf16_is_fast(device: torch.device) -> bool:
@@ -152,47 +153,43 @@ class OutputLayer(nn.Module):
         tail_NM = self.tail.logits(h_NC).log_softmax(-1) + head_NM[:, -1:]
         return torch.cat([head_NM[:, :-1], tail_NM], dim=1)
 
-    def sample(self, h_BC: Tensor, uniform_B2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """One word per row by inverse CDF, and its nats at temperature 1: (word_B, nats_B).
+    def draw(
+        self, h_BC: Tensor, uniform_B2: Tensor, choice: Choice = ANCESTRAL, barred: Sequence[int] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """One word per row, none of the barred ones, and its nats under the model as it is: (word_B, nats_B).
 
-        The second uniform number serves the second level. At temperature 1 the rare words are computed only for
-        the rows that drew the rare symbol.
+        The second uniform number serves the second level. Drawn from the model itself, the rare words are computed
+        only for the rows that drew the rare symbol; drawn greedily, only where they could win.
         """
-        if self.tail is None or temperature != 1.0:
-            return _draw(self.log_probs(h_BC), uniform_B2[:, 0], temperature)
-        word_B, nats_B = _draw(self.head.logits(h_BC).log_softmax(-1), uniform_B2[:, 0], 1.0)
+        if self.tail is not None and max(barred, default=0) < self.shortlist:
+            if choice == ANCESTRAL:
+                return self._draw_by_level(h_BC, uniform_B2, barred)
+            if choice.greedy:
+                return self._likeliest(h_BC, barred)
+        return draw(self.log_probs(h_BC), uniform_B2[:, 0], choice, barred)
+
+    def _draw_by_level(self, h_BC: Tensor, uniform_B2: Tensor, barred: Sequence[int]) -> tuple[Tensor, Tensor]:
+        word_B, nats_B = draw(self.head.logits(h_BC), uniform_B2[:, 0], ANCESTRAL, barred)
         rare = (word_B == self.shortlist).nonzero().squeeze(1)
         if not len(rare):
             return word_B, nats_B
-        rare_R, nats_R = _draw(self._tail_log_probs(h_BC, rare), uniform_B2[rare, 1], 1.0)
+        rare_R, nats_R = draw(self._tail_logits(h_BC, rare), uniform_B2[rare, 1])
         return word_B.index_copy(0, rare, self.shortlist + rare_R), nats_B.index_add(0, rare, nats_R)
 
-    def greedy(self, h_BC: Tensor) -> tuple[Tensor, Tensor]:
-        """The likeliest word per row and its nats, (word_B, nats_B); the rare words only where they could win."""
+    def _likeliest(self, h_BC: Tensor, barred: Sequence[int]) -> tuple[Tensor, Tensor]:
         head_BM = self.head.logits(h_BC).log_softmax(-1)
+        head_BM[:, list(barred)] = -math.inf
         best_B, word_B = head_BM[:, : self.shortlist].max(1)
-        if self.tail is None:
-            return word_B, -best_B
         rare = (head_BM[:, -1] > best_B).nonzero().squeeze(1)
         if not len(rare):
             return word_B, -best_B
-        tail_R, rare_R = self._tail_log_probs(h_BC, rare).max(1)
+        tail_R, rare_R = self._tail_logits(h_BC, rare).log_softmax(-1).max(1)
         tail_R = tail_R + head_BM[rare, -1]
         wins = tail_R > best_B[rare]
         word_B = word_B.index_copy(0, rare, torch.where(wins, self.shortlist + rare_R, word_B[rare]))
         return word_B, -best_B.index_copy(0, rare, torch.maximum(tail_R, best_B[rare]))
 
-    def _tail_log_probs(self, h_BC: Tensor, rare: Tensor) -> Tensor:
-        """ln p(word | rare) of the chosen rows, logp_RM."""
+    def _tail_logits(self, h_BC: Tensor, rare: Tensor) -> Tensor:
+        """Logits of the rare words for the chosen rows, logits_RM."""
         assert self.tail is not None
-        return self.tail.logits(h_BC[padded_rows(rare)])[: len(rare)].log_softmax(-1)
-
-
-def padded_rows(rows: Tensor) -> Tensor:
-    """Row numbers filled up with row 0 to a multiple at which products round each row the same way in any company."""
-    return F.pad(rows, (0, -len(rows) % ROW_MULTIPLE))
-
-
-def _draw(logp_BM: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    word_B = ops.inverse_cdf(logp_BM, uniform_B, temperature)
-    return word_B, -logp_BM.gather(1, word_B[:, None]).squeeze(1)
+        return self.tail.logits(h_BC[filled_up(rare, len(h_BC))])[: len(rare)]

@@ -14,8 +14,10 @@ from davam.cli import main, print_lines
 from davam.data import grammar
 from davam.data.batches import Rows, take_slice
 from davam.data.schemas import SCHEMAS, check
-from davam.data.tokenizer import TextTokenizer
+from davam.data.tokenizer import UNK_ID, TextTokenizer
 from davam.errors import ArtifactError, DataError
+from davam.nn.choice import Choice
+from davam.sampling import GREEDY, Sampling
 
 SMALL = [
     "model.codebook_size=32",
@@ -99,9 +101,41 @@ def test_the_sampled_nats_are_those_of_teacher_forcing(model: davam.TextModel) -
 
 
 def test_a_fixed_length(model: davam.TextModel) -> None:
-    assert {len(codes) for codes in model.sample(10, length=7).codes} == {7}
-    with pytest.raises(DataError, match="length=99: this model generates 1 to 32 tokens"):
-        model.sample(1, length=99)
+    exact = Sampling(min_length=7, max_length=7)
+    samples = model.sample(40, sampling=exact)
+    assert {len(codes) for codes in samples.codes} == {7}
+    assert {len(row) for row in samples.tokens} == {8}
+    assert not any(samples.truncated)
+    ranged = model.sample(200, sampling=Sampling(min_length=3, max_length=9))
+    lengths = {len(row) - 1 for row in ranged.tokens}
+    assert (min(lengths), max(lengths)) == (3, 9)
+    for name in ("min_length", "max_length"):
+        with pytest.raises(DataError, match=f"{name}=99: this model generates 1 to 32 tokens"):
+            model.sample(1, sampling=Sampling(**{"max_length": 99, name: 99}))
+
+
+def test_choices_reach_prior_and_decoder(model: davam.TextModel) -> None:
+    plain = model.sample(64, seed=4)
+    greedy = model.sample(64, seed=4, sampling=GREEDY)
+    assert greedy.codes == plain.codes
+    assert greedy.texts == model.decode(plain.codes)
+    certain = model.sample(64, seed=4, sampling=Sampling(prior=Choice(top_k=1)))
+    assert len({tuple(codes) for codes in certain.codes}) == 1
+    assert len(set(certain.texts)) > 1
+    sharp = model.sample(200, seed=4, sampling=Sampling(prior=Choice(top_p=0.5), decoder=Choice(temperature=0.5)))
+    assert np.mean(sharp.prior_nats) < np.mean(plain.prior_nats)
+
+
+def test_the_unknown_word_can_be_banned(model: davam.TextModel) -> None:
+    layer = model.core.output.head.linear
+    with torch.no_grad():
+        layer.bias[UNK_ID] += 5
+        try:
+            assert any("<unk>" in text for text in model.sample(64, seed=5).texts)
+            banned = model.sample(64, seed=5, sampling=Sampling(unknown=False))
+            assert not any(UNK_ID in row for row in banned.tokens)
+        finally:
+            layer.bias[UNK_ID] -= 5
 
 
 def test_codes_and_back(model: davam.TextModel) -> None:

@@ -127,7 +127,18 @@ def exact_message(presets: list[str], overrides: list[str]) -> str:
         (["zeed=1"], "zeed: unknown key; did you mean seed?"),
         (["=3"], "'=3': overrides are written key=value, e.g. model.codebook_size=256"),
         (["model=3"], "model=3: keys stand below this one, e.g. model.kind=VALUE"),
-        (["samples.temperature=0"], "samples.temperature=0: input should be greater than 0"),
+        (
+            ["samples.sampling.prior.temperature=0"],
+            "samples.sampling.prior.temperature=0: input should be greater than 0",
+        ),
+        (
+            ["samples.sampling.max_length=0"],
+            "samples.sampling.max_length=0: input should be greater than or equal to 1",
+        ),
+        (
+            ["samples.sampling.max_length=4", "samples.sampling.min_length=5"],
+            "samples.sampling: max_length=4 is under min_length=5",
+        ),
         (["stage_one.clip_norm=.inf"], "stage_one.clip_norm=inf: input should be a finite number"),
         (["seed=9223372036854775808"], "seed=9223372036854775808: input should be less than 9223372036854775808"),
         (

@@ -9,6 +9,7 @@ import torch
 
 from davam.data.batches import Batch, Rows, plan_in_order, row_noise, take_slice
 from davam.families.base import Clock, Trainable
+from davam.families.codes import with_end_code
 from davam.families.prior import PriorTraining
 from davam.families.text import Latents
 from davam.nn.priors import LstmPriorConfig, PixelCnnConfig, build_prior
@@ -105,9 +106,15 @@ def test_sampled_nats_are_those_of_the_sequence(config: PixelCnnConfig | LstmPri
     with torch.no_grad():
         nll_B = prior.nll(target_BT, draw.length_B + 1)
     assert torch.allclose(draw.nats_B[whole], nll_B[whole], rtol=1e-4)
-    fixed = prior.sample(u_BT, length=5)
+    fixed = prior.sample(u_BT, least=5, most=5)
     assert fixed.length_B.unique().tolist() == [5]
     assert not fixed.truncated_B.any()
+    assert prior.sample(u_BT[:, :5], least=5, most=5).codes_BT.equal(fixed.codes_BT[:, :5])
+    ranged = prior.sample(u_BT, least=3, most=9).length_B
+    assert (int(ranged.min()), int(ranged.max())) == (3, 9)
+    assert torch.allclose(
+        fixed.nats_B, prior.nll(with_end_code(fixed.codes_BT, fixed.length_B, CODES), fixed.length_B + 1), rtol=1e-4
+    )
 
 
 def test_the_probabilities_of_all_sequences_sum_to_one() -> None:

@@ -12,6 +12,8 @@ from davam.data import grammar
 from davam.data.batches import Rows, take_slice
 from davam.errors import DataError
 from davam.families.text import Latents
+from davam.nn.choice import Choice
+from davam.sampling import Sampling
 
 SMALL = [
     "model.embed_dim=16",
@@ -117,14 +119,32 @@ def test_codes_are_asked_of_families_that_have_them(model: davam.TextModel) -> N
         model.decode([[1]])
 
 
-def test_a_length_is_asked_of_families_that_can_fix_it(model: davam.TextModel) -> None:
+def test_a_length_is_kept_by_every_family(model: davam.TextModel) -> None:
+    samples = model.sample(20, sampling=Sampling(min_length=7, max_length=7))
+    assert {len(row) for row in samples.tokens} == {8}
+    assert not any(samples.truncated)
     if model.core.kind in ("davam", "vae_attn", "gavam"):
-        samples = model.sample(5, length=7)
         sizes = [len(row) for row in samples.codes] if model.core.has_codes else [len(x) // 4 for x in samples.latents]
-        assert sizes == [7] * 5
+        assert sizes == [7] * 20
+    ranged = model.sample(100, sampling=Sampling(min_length=3, max_length=9))
+    lengths = {len(row) - 1 for row in ranged.tokens}
+    assert min(lengths) >= 3
+    assert max(lengths) == 9
+
+
+def test_a_choice_that_the_prior_does_not_have(model: davam.TextModel) -> None:
+    cold, nucleus = (Sampling(prior=Choice(**{name: 0.5})) for name in ("temperature", "top_p"))
+    kind = model.core.kind
+    if model.core.has_codes:
+        assert model.sample(2, sampling=nucleus).texts
         return
-    with pytest.raises(DataError, match=f"length=7: a {model.core.kind} ends a sentence where its decoder does"):
-        model.sample(5, length=7)
+    if kind == "lstm_lm":
+        with pytest.raises(DataError, match="prior: a lstm_lm has no prior to draw from"):
+            model.sample(2, sampling=cold)
+        return
+    assert np.abs(model.sample(2, sampling=cold).latents[0]).sum() < np.abs(model.sample(2).latents[0]).sum()
+    with pytest.raises(DataError, match=f"prior.top_k and prior.top_p: a {kind} has Gaussian latents"):
+        model.sample(2, sampling=nucleus)
 
 
 def test_importance_weighting(model: davam.TextModel) -> None:

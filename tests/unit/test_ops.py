@@ -1,11 +1,15 @@
 """The paper's formulas and the codebook, against brute force and closed forms."""
 
+import functools
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from davam.nn import ops
+from davam.nn.choice import Choice, draw
 from davam.nn.codebook import EPSILON, Codebook
 from davam.nn.output import LinearNll, OutputLayer
 from davam.objectives import commit_weight
@@ -43,13 +47,55 @@ def test_commitment_in_closed_form() -> None:
 
 
 def test_draws_have_the_distribution_and_never_probability_zero() -> None:
-    logits_BK = torch.log(torch.tensor([[0.5, 0.0, 0.25, 0.25, 0.0]])).expand(1000, -1)
+    weight_BK = torch.tensor([[0.5, 0.0, 0.25, 0.25, 0.0]]).expand(1000, -1)
     uniform_B = (torch.arange(1000) + 0.5) / 1000
-    assert torch.bincount(ops.inverse_cdf(logits_BK, uniform_B), minlength=5).tolist() == [500, 0, 250, 250, 0]
+    assert torch.bincount(ops.inverse_cdf(weight_BK, uniform_B), minlength=5).tolist() == [500, 0, 250, 250, 0]
     edge = torch.tensor([0.0, 1.0 - 2**-24])
-    assert ops.inverse_cdf(logits_BK[:2], edge).tolist() == [0, 3]
-    hot = torch.bincount(ops.inverse_cdf(logits_BK, uniform_B, temperature=0.5), minlength=5) / 1000
-    assert hot.tolist() == pytest.approx([4 / 6, 0, 1 / 6, 1 / 6, 0], abs=2e-3)
+    assert ops.inverse_cdf(weight_BK[:2], edge).tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("width", [64, 65, 128, 1000])
+def test_draws_of_many_by_two_levels(width: int) -> None:
+    weight_K = random(width).exp() * (torch.arange(width) % 3 > 0)
+    weight_K[-1] = 0
+    uniform_B = (torch.arange(100_000) + 0.5) / 100_000
+    drawn_B = ops.inverse_cdf(weight_K.expand(100_000, -1), uniform_B)
+    share_K = torch.bincount(drawn_B, minlength=width) / 100_000
+    assert torch.allclose(share_K, weight_K / weight_K.sum(), atol=5e-5)
+    assert (drawn_B.diff() >= 0).all()
+    edge_B = ops.inverse_cdf(weight_K.expand(2, -1), torch.tensor([0.0, 1.0 - 2**-24]))
+    assert (weight_K[edge_B] > 0).all()
+
+
+def shares(choice: Choice, barred: tuple[int, ...] = ()) -> list[float]:
+    """How often each of four is drawn, whose probabilities are 0.4, 0.3, 0.2 and 0.1; the nats are always these."""
+    logits_BK = torch.log(torch.tensor([[0.2, 0.4, 0.1, 0.3]])).expand(1000, -1) + 7
+    index_B, nats_B = draw(logits_BK, (torch.arange(1000) + 0.5) / 1000, choice, barred)
+    assert torch.allclose(nats_B, -logits_BK.log_softmax(-1).gather(1, index_B[:, None]).squeeze(1), atol=1e-5)
+    return (torch.bincount(index_B, minlength=4) / 1000).tolist()
+
+
+def test_choices_sharpen_and_shorten() -> None:
+    close = functools.partial(pytest.approx, abs=2e-3)
+    assert shares(Choice()) == close([0.2, 0.4, 0.1, 0.3])
+    assert shares(Choice(temperature=0.5)) == close([4 / 30, 16 / 30, 1 / 30, 9 / 30])
+    assert shares(Choice(top_k=1)) == [0, 1, 0, 0]
+    assert shares(Choice(top_k=2)) == close([0, 4 / 7, 0, 3 / 7])
+    assert shares(Choice(top_k=9)) == close([0.2, 0.4, 0.1, 0.3])
+    assert shares(Choice(top_p=0.5)) == close([0, 4 / 7, 0, 3 / 7])
+    assert shares(Choice(top_p=0.39)) == [0, 1, 0, 0]
+    assert shares(Choice(top_k=3, top_p=0.9)) == close([2 / 9, 4 / 9, 0, 3 / 9])
+    assert shares(Choice(), barred=(1,)) == close([2 / 6, 0, 1 / 6, 3 / 6])
+    assert shares(Choice(top_k=1), barred=(1, 3)) == [1, 0, 0, 0]
+    assert shares(Choice(top_p=0.5), barred=(1,)) == [0, 0, 0, 1]
+
+
+def test_a_barred_certainty_leaves_the_rest_as_likely_as_before() -> None:
+    logits_BK = torch.tensor([[500.0, 1.0, 1.0, 0.0]]).expand(1000, -1)
+    index_B, nats_B = draw(logits_BK, (torch.arange(1000) + 0.5) / 1000, barred=(0,))
+    expected = torch.tensor([0.0, 1.0, 1.0, math.exp(-1)]) / (2 + math.exp(-1))
+    assert torch.allclose(torch.bincount(index_B, minlength=4) / 1000, expected, atol=2e-3)
+    assert nats_B.min() == pytest.approx(499)
 
 
 def test_kmeans_finds_clusters_and_fills_every_code() -> None:
@@ -130,14 +176,24 @@ def test_the_output_layer_is_one_distribution(shortlist: int) -> None:
         assert torch.allclose(logp_NV.exp().sum(1), torch.ones(300), atol=1e-5)
         nll_N = layer.nll(h_NC, target_N, torch.ones(300))[1]
         assert torch.allclose(nll_N, -logp_NV.gather(1, target_N[:, None]).squeeze(1), atol=1e-5)
-        word_N, nats_N = layer.greedy(h_NC)
-        assert torch.equal(word_N, logp_NV.argmax(1))
-        assert torch.allclose(nats_N, -logp_NV.max(1).values, atol=1e-5)
+        for banned in ((), (3, 0)):
+            word_N, nats_N = layer.draw(h_NC, torch.rand(300, 2), Choice(top_k=1), banned)
+            allowed_NV = logp_NV.index_fill(1, torch.tensor(banned, dtype=torch.long), -math.inf)
+            assert torch.equal(word_N, allowed_NV.argmax(1))
+            assert torch.allclose(nats_N, -logp_NV.gather(1, word_N[:, None]).squeeze(1), atol=1e-5)
         one_NC = random(1, 6, seed=3).expand(20_000, -1)
-        drawn_N, drawn_nats_N = layer.sample(one_NC, torch.rand(20_000, 2), 1.0)
         expected = layer.log_probs(one_NC[:1])[0]
-        assert torch.allclose(torch.bincount(drawn_N, minlength=25) / 20_000, expected.exp(), atol=0.02)
-        assert torch.allclose(drawn_nats_N, -expected[drawn_N], atol=1e-5)
+        cases: list[tuple[Choice, tuple[int, ...]]] = [
+            (Choice(), ()),
+            (Choice(), (3, 5)),
+            (Choice(temperature=0.7), (3,)),
+        ]
+        for choice, barred in [*cases, (Choice(), (20,))]:
+            drawn_N, drawn_nats_N = layer.draw(one_NC, torch.rand(20_000, 2), choice, barred)
+            allowed_V = expected.index_fill(0, torch.tensor(barred, dtype=torch.long), -math.inf) / choice.temperature
+            share_V = torch.bincount(drawn_N, minlength=25) / 20_000
+            assert torch.allclose(share_V, allowed_V.softmax(0), atol=0.02)
+            assert torch.allclose(drawn_nats_N, -expected[drawn_N], atol=1e-5)
     trained = layer.nll(h_NC, target_N, torch.ones(300))
     assert torch.allclose(trained[1], nll_N, atol=1e-5)
 

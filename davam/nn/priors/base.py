@@ -3,10 +3,9 @@
 Code K is the end of a sequence: its cost is part of every likelihood, so that lengths are modelled and paid for.
 As an input the same index stands for the beginning, which is the only time it is ever an input.
 
-Legend: B rows, T positions (codes and the end), K codes.
+Legend: B rows, A rows of the block that is still computed, T positions (codes and the end), K codes.
 """
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from davam.nn import ops
+from davam.nn.block import Block
+from davam.nn.choice import ANCESTRAL, Choice, draw
 from davam.nn.noise import RowNoise
 
 
@@ -59,33 +60,35 @@ class Prior(nn.Module, ABC):
         return ops.sum_nll(logits_BTK, target_BT, ops.length_mask(length_B, target_BT.shape[1]))
 
     @torch.no_grad()
-    def sample(self, uniform_BT: Tensor, temperature: float = 1.0, length: int | None = None) -> CodeDraw:
-        """Draws one sequence per row of uniform numbers; at most their width long.
+    def sample(
+        self, uniform_BT: Tensor, choice: Choice = ANCESTRAL, least: int = 1, most: int | None = None
+    ) -> CodeDraw:
+        """Draws one sequence per row of uniform numbers, of `least` to `most` codes, at most their width.
 
-        No sequence is empty. With `length`, the end code is impossible before it and certain after it. The nats
-        are those of the untempered model.
+        The end is impossible before `least` codes and certain after `most`. The nats are those of the model as it
+        is, whatever the choice.
         """
         rows, widest = uniform_BT.shape
         device = uniform_BT.device
         codes_BT = torch.zeros(rows, widest, dtype=torch.long, device=device)
-        length_B = torch.zeros(rows, dtype=torch.long, device=device)
-        nats_B = torch.zeros(rows, device=device)
-        alive_B = torch.ones(rows, dtype=torch.bool, device=device)
-        code_B, cache = torch.full((rows,), self.end_code, device=device), self.start(rows)
-        for t in range(widest if length is None else length):
-            logits_BK, cache = self.step(code_B, cache)
-            allowed_BK = logits_BK.clone()
-            if t == 0 or length is not None:
-                allowed_BK[:, self.end_code] = -math.inf
-            code_B = ops.inverse_cdf(allowed_BK, uniform_BT[:, t], temperature)
-            nats_B -= logits_BK.log_softmax(-1).gather(1, code_B[:, None]).squeeze(1) * alive_B
-            alive_B = alive_B & (code_B != self.end_code)
-            codes_BT[:, t] = code_B * alive_B
-            length_B += alive_B
-            if not alive_B.any():
+        length_B, nats_B = codes_BT.new_zeros(rows), torch.zeros(rows, device=device)
+        code_A, cache = torch.full((rows,), self.end_code, device=device), self.start(rows)
+        block = Block.whole(rows, device)
+        for t in range(widest if most is None else most + 1):
+            logits_AK, cache = self.step(code_A, cache)
+            if t == most:
+                nats_B.index_add_(0, block.row_A, -logits_AK.log_softmax(-1)[:, self.end_code] * block.alive_A)
+                block.finish()
                 break
-        if length is not None:
-            logits_BK, _ = self.step(code_B, cache)
-            nats_B -= logits_BK.log_softmax(-1)[:, self.end_code]
-            alive_B = torch.zeros_like(alive_B)
-        return CodeDraw(codes_BT, length_B, nats_B, alive_B)
+            barred = (self.end_code,) if t < least else ()
+            code_A, nats_A = draw(logits_AK, uniform_BT[block.row_A, t], choice, barred)
+            nats_B.index_add_(0, block.row_A, nats_A * block.alive_A)
+            block.end(code_A == self.end_code)
+            length_B.index_add_(0, block.row_A, block.alive_A.long())
+            codes_BT[:, t].index_add_(0, block.row_A, code_A * block.alive_A)
+            if block.empty:
+                break
+            kept = block.compact()
+            if kept is not None:
+                code_A, cache = code_A[kept], ops.take_rows(cache, kept)
+        return CodeDraw(codes_BT, length_B, nats_B, block.unfinished())

@@ -5,10 +5,12 @@ Legend: B rows, T positions, H hidden, K codes.
 
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from davam.config import Frozen
+from davam.nn import ops
 from davam.nn.noise import RowNoise, Stream
 from davam.nn.priors.base import Prior
 
@@ -38,17 +40,17 @@ class LstmPrior(Prior):
         x_BTE = self.embedding(input_BT)
         if noise is not None:
             x_BTE = noise.dropout(x_BTE, self.dropout, Stream.PRIOR_IN)
-        h_BTH = self.lstm(x_BTE)[0]
+        # Scores and generated rows agree bit for bit; training takes the faster form.
+        h_BTH = self.lstm(x_BTE)[0] if torch.is_grad_enabled() else ops.lstm_unrolled(self.lstm, x_BTE)
         if noise is not None:
             h_BTH = noise.dropout(h_BTH, self.dropout, Stream.PRIOR_OUT)
         return self.output(h_BTH)
 
-    def start(self, rows: int) -> tuple[Tensor, Tensor]:
+    def start(self, rows: int) -> ops.LstmState:
         """Zero hidden and cell states."""
-        zero = self.output.weight.new_zeros(self.lstm.num_layers, rows, self.lstm.hidden_size)
-        return zero, zero
+        return ops.lstm_start(self.lstm, rows)
 
-    def step(self, input_B: Tensor, cache: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def step(self, input_B: Tensor, cache: ops.LstmState) -> tuple[Tensor, ops.LstmState]:
         """logits_BK after one more input, and the new states."""
-        h_B1H, cache = self.lstm(self.embedding(input_B)[:, None], cache)
-        return self.output(h_B1H.squeeze(1)), cache
+        h_BH, cache = ops.lstm_step(self.lstm, self.embedding(input_B), cache)
+        return self.output(h_BH), cache
