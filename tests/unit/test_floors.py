@@ -19,6 +19,7 @@ FLOORS = {
     "davam.nn.noise": 0,
     "davam.data.lexicon": 0,
     "davam.nn": 1,
+    "davam.sampling": 2,
     "davam.data": 1,
     "davam.families": 2,
     "davam.recipe": 2,

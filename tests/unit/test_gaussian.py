@@ -21,6 +21,7 @@ from davam.families.vae_attn import VaeAttn, VaeAttnConfig
 from davam.nn import ops
 from davam.nn.noise import RowNoise, Stream
 from davam.nn.priors.pixelcnn import PixelCnnConfig
+from davam.sampling import ANCESTRAL_SAMPLING
 from davam.train import comm, lagging
 from davam.train.optim import build_optimizer
 from tests.small import VOCAB, WIDEST, job_of, random_rows, sgd
@@ -207,7 +208,7 @@ def test_the_distribution_of_lengths_is_learned_and_paid() -> None:
     model.begin_epoch(0, lambda: (take_slice(rows, batch) for batch in plan), 40.0, 0, comm.workers())
     count_T = np.bincount(rows.lengths - 2, minlength=WIDEST) + 1
     assert torch.allclose(torch.exp(-model.length_nats_T), torch.tensor(count_T / count_T.sum()).float())
-    draw = model.draw(torch.rand(500, model.draw_width, generator=RANDOM), None, 1.0, None)
+    draw = model.draw(torch.rand(500, model.draw_width, generator=RANDOM), None, ANCESTRAL_SAMPLING)
     assert draw.latents.length_B.min() >= 1
     sampled = np.bincount(draw.latents.length_B.numpy() - 1, minlength=WIDEST) / 500
     assert np.abs(sampled - count_T / count_T.sum()).max() < 0.06
