@@ -20,6 +20,7 @@ FLOORS = {
     "davam.data.lexicon": 0,
     "davam.nn": 1,
     "davam.sampling": 2,
+    "davam.quality": 2,
     "davam.data": 1,
     "davam.families": 2,
     "davam.recipe": 2,

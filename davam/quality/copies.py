@@ -1,0 +1,101 @@
+"""How much of a text was copied from the training text.
+
+Legend: N rows, P positions of all rows together, M positions of the training text, L tokens compared.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydivsufsort import divsufsort
+
+from davam.quality.near import band_hashes
+from davam.quality.text import Hashes, hash_texts, is_among
+
+LONGEST = 64  # tokens; a longer run counts as this
+BLOCK = 4096  # positions that are looked up together
+_BEYOND = -1  # no token: what follows the end of a row
+
+
+@dataclass(frozen=True)
+class CopyIndex:
+    """The training text in searchable form; plain arrays, so that processes can share it.
+
+    `token_M` holds the rows one after the other, each ended by a number that is no token, `suffix_M` its suffixes in
+    lexical order, and the others the hashes of whole texts and of their bands, sorted.
+    """
+
+    token_M: NDArray[np.int32]
+    suffix_M: NDArray[np.int32]
+    text_R: Hashes
+    band_R: Hashes
+
+    @classmethod
+    def build(cls, rows: Sequence[Sequence[int]], texts: Sequence[str]) -> "CopyIndex":
+        """The index of tokenized rows, without their end symbols, and of their texts."""
+        token_M = _joined(rows)
+        # The library sorts numbers from 0 on.
+        suffix_M = divsufsort(token_M + 1).astype(np.int32) if len(token_M) else np.zeros(0, np.int32)
+        return cls(token_M, suffix_M, np.unique(hash_texts(texts)), np.unique(band_hashes(texts)))
+
+    def is_copy(self, hash_N: Hashes) -> NDArray[np.bool_]:
+        """Which texts are training texts as a whole, by their hashes."""
+        return is_among(hash_N, self.text_R)
+
+    def is_near_copy(self, band_NB: Hashes) -> NDArray[np.bool_]:
+        """Which texts share a band with a training text."""
+        return np.asarray(is_among(band_NB.ravel(), self.band_R).reshape(band_NB.shape).any(axis=1))
+
+    def copied_tokens(self, rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+        """Length in tokens of the longest run that each row shares with one row of the training text, copied_N."""
+        token_P, length_N = _joined(rows), np.array([len(row) + 1 for row in rows])
+        if not len(self.token_M) or not len(token_P):
+            return np.zeros(len(rows), np.int32)
+        match_P = np.concatenate(
+            [self._matches(token_P, np.arange(i, min(i + BLOCK, len(token_P)))) for i in range(0, len(token_P), BLOCK)]
+        )
+        return np.maximum.reduceat(match_P, np.cumsum(length_N) - length_N).astype(np.int32)
+
+    def _matches(self, token_P: NDArray[np.int32], start_P: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many tokens from each position on occur in the training text."""
+        query_PL = _windows(token_P, start_P)
+        # Binary search of all positions at once for the place of the query among the sorted suffixes.
+        low_P, high_P = np.zeros(len(start_P), np.int64), np.full(len(start_P), len(self.suffix_M))
+        while (low_P < high_P).any():
+            middle_P = (low_P + high_P) // 2
+            after_P = self._is_after(query_PL, middle_P) & (low_P < high_P)
+            low_P = np.where(after_P, middle_P + 1, low_P)
+            high_P = np.where(after_P | (low_P >= high_P), high_P, middle_P)
+        # The longest match is with one of the place's two neighbours.
+        left_P, right_P = np.maximum(low_P - 1, 0), np.minimum(low_P, len(self.suffix_M) - 1)
+        return np.maximum(self._shared(query_PL, left_P), self._shared(query_PL, right_P))
+
+    def _is_after(self, query_PL: NDArray[np.int32], rank_P: NDArray[np.int64]) -> NDArray[np.bool_]:
+        suffix_PL = self._suffixes(rank_P)
+        differs_PL = query_PL != suffix_PL
+        first_P1 = differs_PL.argmax(axis=1)[:, None]
+        larger_P1 = np.take_along_axis(query_PL, first_P1, 1) > np.take_along_axis(suffix_PL, first_P1, 1)
+        return np.asarray(larger_P1[:, 0])
+
+    def _shared(self, query_PL: NDArray[np.int32], rank_P: NDArray[np.int64]) -> NDArray[np.int64]:
+        same_PL = (query_PL == self._suffixes(rank_P)) & (query_PL != _BEYOND)
+        return np.asarray(same_PL.cumprod(axis=1).sum(axis=1))
+
+    def _suffixes(self, rank_P: NDArray[np.int64]) -> NDArray[np.int32]:
+        last = len(self.suffix_M) - 1
+        return _windows(self.token_M, self.suffix_M[np.minimum(rank_P, last)].astype(np.int64))
+
+
+def _joined(rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+    """All rows, one after the other, with the number that is no token after each."""
+    if not rows:
+        return np.zeros(0, np.int32)
+    return np.concatenate([np.asarray([*row, _BEYOND], np.int32) for row in rows])
+
+
+def _windows(token_M: NDArray[np.int32], start_P: NDArray[np.int64]) -> NDArray[np.int32]:
+    """The tokens from each start on, window_PL; beyond the end, no tokens."""
+    place_PL = start_P[:, None] + np.arange(LONGEST)
+    inside_PL = np.minimum(place_PL, len(token_M) - 1)
+    return np.where(place_PL < len(token_M), token_M[inside_PL], _BEYOND)
