@@ -32,5 +32,9 @@ class ClusterError(DavamError):
     exit_code = 2
 
 
+class GenerationError(DavamError):
+    """A corpus that cannot be generated as asked for."""
+
+
 class TrainingError(DavamError):
     """Training that cannot go on (a loss or gradient that is not finite)."""

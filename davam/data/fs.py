@@ -1,5 +1,6 @@
 """The one place that opens URIs: local paths, what pyarrow opens (s3, gs, ...), and otherwise fsspec."""
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -99,6 +100,13 @@ def upload_folder(folder: str, uri: str) -> None:
         if is_local(uri):
             os.makedirs(os.path.dirname(destination), exist_ok=True)
         arrow_fs.copy_files(os.path.join(folder, path), destination, destination_filesystem=filesystem)
+
+
+def delete_file(uri: str) -> None:
+    """Removes a file; nothing when it is absent."""
+    filesystem, path = resolve(uri)
+    with contextlib.suppress(FileNotFoundError):
+        filesystem.delete_file(path)
 
 
 def delete_folder(uri: str) -> None:

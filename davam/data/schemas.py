@@ -46,6 +46,36 @@ SCHEMAS: dict[str, pa.Schema] = {
         reconstruction=pa.string(),
         tokens_matched=pa.int32(),
     ),
+    # generated rows before it is decided which of them stay
+    "candidates/1": _schema(
+        "candidates/1",
+        id=pa.int64(),
+        text=pa.string(),
+        codes=_INTS,
+        tokens=pa.int32(),
+        prior_nats=pa.float64(),
+        decode_nats=pa.float64(),
+        copied_tokens=pa.int32(),
+        flags=pa.list_(pa.string()),
+        text_hash=pa.uint64(),
+        band_hashes=pa.list_(pa.uint64()),
+    ),
+    # tokens is their number without the end; copied_tokens the longest run that one training text has too
+    "generated/1": _schema(
+        "generated/1",
+        id=pa.int64(),
+        text=pa.string(),
+        codes=_INTS,
+        tokens=pa.int32(),
+        prior_nats=pa.float64(),
+        decode_nats=pa.float64(),
+        copied_tokens=pa.int32(),
+        flags=pa.list_(pa.string()),
+        seed=pa.int64(),
+        model_sha256=pa.string(),
+        spec_sha256=pa.string(),
+        is_synthetic=pa.bool_(),
+    ),
 }
 
 

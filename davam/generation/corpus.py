@@ -1,0 +1,351 @@
+"""A generated corpus: which ranges of candidate rows it is made of, and the files that hold its rows.
+
+    <uri>/corpus.json                           what the corpus is; written first, and never changed
+    <uri>/work/<first>-<stop>/                  what a range in progress needs; removed in the end
+    <uri>/data/<first>-<stop>-<rows>.parquet    the rows of a range that stay, in the order of their ids
+    <uri>/spare/<first>-<stop>.parquet          the same for the range in which the corpus ends, beyond its end
+    <uri>/ranges/<first>-<stop>-<flag>.npy      hashes of a range's rows, where later rows are compared with them
+    <uri>/ranges/<first>-<stop>.json            the range is done: its counts, written last of it
+    <uri>/summary.json                          the corpus is complete: N, its files and counts, written last of all
+
+Readers open what the summary lists. Which rows there are depends on ids and settings alone, not on the ranges.
+"""
+
+import dataclasses
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
+
+from davam.config import differing_keys
+from davam.data import fs
+from davam.data.schemas import SCHEMAS
+from davam.errors import ArtifactError, ConfigError, GenerationError
+from davam.generation.spec import spec_digest
+from davam.quality.checks import ACROSS_ROWS, FLAGS, Filters
+from davam.quality.duplicates import repeats
+from davam.quality.text import Hashes
+
+SPARE_SHARE = 1.05  # candidates beyond those that the rate of acceptance asks for
+LEAST_RATE = 0.01  # of candidates that stay, under which it is not worth going on
+JUDGED_AFTER = 4096  # candidates
+LEAST_CANDIDATES = 256  # of a range, where some are dropped
+HASH_COLUMNS = {"duplicate": "text_hash", "near_duplicate": "band_hashes"}
+ROWS_PER_GROUP = 1 << 16
+
+
+@dataclass(frozen=True)
+class Range:
+    """A range of candidates that is done: how many stay, and why others do not (each counted once)."""
+
+    first: int
+    stop: int
+    kept: int
+    dropped: dict[str, int]
+    flagged: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        """As in file names; the order of names is that of ids."""
+        return range_name(self.first, self.stop)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A complete corpus."""
+
+    rows: int
+    candidates: int
+    dropped: dict[str, int]
+    flagged: dict[str, int]
+    files: tuple[tuple[str, int], ...]
+    spec_digest: str
+
+
+_RANGE, _SUMMARY = TypeAdapter(Range), TypeAdapter(Summary)
+
+
+def range_name(first: int, stop: int) -> str:
+    """The name of a range."""
+    return f"{first:012d}-{stop:012d}"
+
+
+def data_path(part: Range, count: int) -> str:
+    """The file with the first so many rows of a range that stay, below the corpus."""
+    return f"data/{part.name}-{count}.parquet"
+
+
+def next_range(done: Sequence[Range], rows: int, most: int, drops: bool) -> tuple[int, int] | None:
+    """The candidates (first, stop) to make next for a corpus of so many rows; nothing when there are enough.
+
+    Raises GenerationError when hardly any candidate stays, naming the check that costs most.
+    """
+    first, kept = (done[-1].stop if done else 0), sum(part.kept for part in done)
+    if kept >= rows:
+        return None
+    rate = kept / first if first and drops else 1.0
+    if first >= JUDGED_AFTER and rate < LEAST_RATE:
+        counts = total(part.dropped for part in done)
+        worst = max(counts, key=lambda name: counts[name])
+        raise GenerationError(
+            f"only {kept:,} of {first:,} candidates stay, and {counts[worst]:,} are dropped as `{worst}`: loosen its "
+            f"threshold, or leave it out of filters.drop"
+        )
+    wanted = rows - kept
+    if drops and first:
+        wanted = math.ceil(SPARE_SHARE * wanted / max(rate, LEAST_RATE))
+    return first, first + min(most, max(wanted, LEAST_CANDIDATES if drops else 1))
+
+
+def total(counts: Any) -> dict[str, int]:
+    """Sums by name, in the order of the flags."""
+    added: Counter[str] = Counter()
+    for part in counts:
+        added.update(part)
+    return {name: added[name] for name in FLAGS if added[name]}
+
+
+class Corpus:
+    """The folder of a corpus, opened for one identity."""
+
+    def __init__(self, uri: str, identity: Mapping[str, Any]) -> None:
+        """Raises ConfigError when the folder holds a corpus of other settings."""
+        self.uri = uri
+        self.identity = dict(identity)
+        self.filters = Filters.model_validate(identity["spec"]["filters"])
+        # What is committed never changes, so it is read once.
+        self._ranges: dict[str, Range] = {}
+        self._hashes: dict[str, Hashes] = {}
+        path = fs.join(uri, "corpus.json")
+        if fs.exists(path):
+            _refuse_other(uri, _read_json(path), self.identity)
+        else:
+            fs.write_bytes_atomic(path, _json(self.identity))
+
+    def done(self) -> list[Range]:
+        """The ranges that are done, one after the other from 0 on."""
+        folder = fs.join(self.uri, "ranges")
+        names = sorted(path for path, _ in fs.list_files(folder) if path.endswith(".json"))
+        chained, stop = [], 0
+        for name in names:
+            if name not in self._ranges:
+                self._ranges[name] = _parse(_RANGE, fs.join(folder, name))
+            part = self._ranges[name]
+            if part.first == stop:
+                chained.append(part)
+                stop = part.stop
+        return chained
+
+    def close(self, first: int, stop: int, candidates: pa.Table, rows: int) -> Range:
+        """Decides which candidates of the range stay in a corpus of so many rows, and commits the range.
+
+        Raises GenerationError unless there is exactly one candidate for every id.
+        """
+        table = candidates.sort_by("id")
+        if not np.array_equal(table["id"].to_numpy(), np.arange(first, stop)):
+            raise GenerationError(
+                f"{fs.join(self.uri, 'work')}: the candidates of {range_name(first, stop)} are not one for every id; "
+                "delete that folder, and give the command again"
+            )
+        reasons, flags = self._judge(table)
+        kept = table.filter(pa.array([reason is None for reason in reasons]))
+        part = Range(
+            first,
+            stop,
+            kept.num_rows,
+            total([Counter(reason for reason in reasons if reason)]),
+            total([Counter(name for row in flags for name in row)]),
+        )
+        ends_here = sum(earlier.kept for earlier in self.done()) + part.kept > rows
+        _write_table(self._spare_uri(part) if ends_here else self._data_uri(part, part.kept), self._rows(kept))
+        fs.write_bytes_atomic(fs.join(self.uri, "ranges", f"{part.name}.json"), _json(dataclasses.asdict(part)))
+        return part
+
+    def finish(self, rows: int) -> Summary:
+        """Cuts the corpus at so many rows, and commits it."""
+        files: list[tuple[str, int]] = []
+        used: list[Range] = []
+        missing = rows
+        for part in self.done():
+            if not missing:
+                break
+            used.append(part)
+            count = min(part.kept, missing)
+            self._publish(part, count)
+            files.append((data_path(part, count), count))
+            missing -= count
+        if missing:
+            raise GenerationError(f"{self.uri}: {missing:,} rows are missing; give the command again")
+        summary = Summary(
+            rows,
+            used[-1].stop,
+            total(part.dropped for part in used),
+            total(part.flagged for part in used),
+            tuple(files),
+            spec_digest(self.identity),
+        )
+        fs.write_bytes_atomic(fs.join(self.uri, "summary.json"), _json(dataclasses.asdict(summary)))
+        self._remove_unlisted(summary)
+        return summary
+
+    def work_uri(self, first: int, stop: int) -> str:
+        """Where a range in progress keeps its files."""
+        return fs.join(self.uri, "work", range_name(first, stop))
+
+    def _judge(self, table: pa.Table) -> tuple[list[str | None], list[list[str]]]:
+        """Of each row the flag that it is dropped for, or nothing; and all its flags."""
+        flags: list[list[str]] = table["flags"].to_pylist()
+        reasons = [_first_of(row, self.filters.drop) for row in flags]
+        first, stop = table["id"][0].as_py(), table["id"][-1].as_py() + 1
+        for name in ACROSS_ROWS:
+            if name not in self.filters.drop:
+                continue
+            # What is dropped already hides nothing; what this check drops does, in this range and in later ones alike.
+            compared = [row for row, reason in enumerate(reasons) if reason is None]
+            hash_NB = _hashes(table, HASH_COLUMNS[name])[compared]
+            for row, repeated in zip(compared, repeats(hash_NB, self._earlier(name, first)), strict=True):
+                if repeated:
+                    reasons[row] = name
+                    flags[row].append(name)
+            _write_array(self._hash_uri(range_name(first, stop), name), np.unique(hash_NB))
+        return reasons, flags
+
+    def _earlier(self, name: str, first: int) -> Iterator[Hashes]:
+        for part in self.done():
+            if part.stop <= first:
+                uri = self._hash_uri(part.name, name)
+                if uri not in self._hashes:
+                    self._hashes[uri] = _read_array(uri)
+                yield self._hashes[uri]
+
+    def _rows(self, kept: pa.Table) -> pa.Table:
+        """Rows of the schema `generated/1`, with where they come from."""
+        schema, count = SCHEMAS["generated/1"], kept.num_rows
+        said = {
+            "seed": pa.array([self.identity["spec"]["seed"]] * count, pa.int64()),
+            "model_sha256": pa.array([self.identity["model_sha256"]] * count, pa.string()),
+            "spec_sha256": pa.array([spec_digest(self.identity)] * count, pa.string()),
+            "is_synthetic": pa.array([True] * count, pa.bool_()),
+        }
+        columns = [said[field.name] if field.name in said else kept[field.name] for field in schema]
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    def _publish(self, part: Range, count: int) -> None:
+        """Writes the file with the first so many rows of the range, unless it is there."""
+        if not fs.exists(self._data_uri(part, count)):
+            whole = self._data_uri(part, part.kept)
+            rows = _read_table(whole if fs.exists(whole) else self._spare_uri(part))
+            if count < part.kept:
+                _write_table(self._spare_uri(part), rows)
+            _write_table(self._data_uri(part, count), rows.slice(0, count))
+
+    def _remove_unlisted(self, summary: Summary) -> None:
+        """Leaves the files of this corpus, and what later ranges need."""
+        listed = {path for path, _ in summary.files}
+        for path, _ in fs.list_files(fs.join(self.uri, "data")):
+            if f"data/{path}" not in listed:
+                fs.delete_file(fs.join(self.uri, "data", path))
+        for part in self.done():
+            if data_path(part, part.kept) in listed:
+                fs.delete_file(self._spare_uri(part))
+        fs.delete_folder(fs.join(self.uri, "work"))
+
+    def _data_uri(self, part: Range, count: int) -> str:
+        return fs.join(self.uri, data_path(part, count))
+
+    def _spare_uri(self, part: Range) -> str:
+        return fs.join(self.uri, "spare", f"{part.name}.parquet")
+
+    def _hash_uri(self, name: str, flag: str) -> str:
+        return fs.join(self.uri, "ranges", f"{name}-{flag}.npy")
+
+
+def read_summary(uri: str) -> Summary:
+    """The summary of a complete corpus. Raises ArtifactError where there is none."""
+    return _parse(_SUMMARY, fs.join(uri, "summary.json"))
+
+
+def read_corpus(uri: str) -> Iterator[pa.Table]:
+    """The rows of a complete corpus, a file at a time, in the order of their ids."""
+    for path, _ in read_summary(uri).files:
+        yield _read_table(fs.join(uri, path))
+
+
+def _first_of(flags: Sequence[str], drop: Sequence[str]) -> str | None:
+    return next((name for name in FLAGS if name in drop and name in flags), None)
+
+
+def _hashes(table: pa.Table, column: str) -> Hashes:
+    values = table[column].combine_chunks()
+    if pa.types.is_list(values.type):
+        width = len(values[0]) if len(values) else 1
+        return np.asarray(values.flatten().to_numpy().reshape(len(values), width))
+    return np.asarray(values.to_numpy()[:, None])
+
+
+def _refuse_other(uri: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    changed = differing_keys(found, json.loads(json.dumps(wanted)))
+    if changed:
+        raise ConfigError(
+            f"--store {uri} holds a corpus of other settings ({', '.join(changed[:3])}"
+            f"{' and more' if len(changed) > 3 else ''}); give another --store, or the settings of its corpus.json"
+        )
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _read_json(uri: str) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(fs.read_bytes(uri))
+    except FileNotFoundError:
+        raise ArtifactError(f"{uri} is not there: no complete corpus; generate it first") from None
+    except ValueError as error:
+        raise ArtifactError(f"{uri} is torn ({error}); delete the corpus, and generate it again") from None
+    return values
+
+
+def _parse(kind: TypeAdapter[Any], uri: str) -> Any:
+    try:
+        return kind.validate_python(_read_json(uri))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise ArtifactError(
+            f"{uri} is not what this version writes ({'.'.join(map(str, fault['loc']))}: {fault['msg']}); "
+            "delete the corpus, and generate it again"
+        ) from None
+
+
+def _write_table(uri: str, table: pa.Table) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=ROWS_PER_GROUP)
+    fs.write_bytes_atomic(uri, buffer.getvalue())
+
+
+def _read_table(uri: str) -> pa.Table:
+    filesystem, path = fs.resolve(uri)
+    try:
+        return pq.ParquetFile(path, filesystem=filesystem).read()
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(
+            f"{uri} cannot be read ({str(error).splitlines()[0]}); delete the corpus, and generate it again"
+        ) from None
+
+
+def _write_array(uri: str, values: Hashes) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    fs.write_bytes_atomic(uri, buffer.getvalue())
+
+
+def _read_array(uri: str) -> Hashes:
+    return np.asarray(np.load(io.BytesIO(fs.read_bytes(uri)), allow_pickle=False))
