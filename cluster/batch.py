@@ -28,7 +28,7 @@ class Encoder:
     """Adds the codes of each row's text."""
 
     def __init__(self, model_uri: str, counter: Any, gpu: bool) -> None:
-        self.model = _load(model_uri, gpu)
+        self.model = load_model(model_uri, gpu)
         self.counter = counter
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -48,7 +48,7 @@ class Sampler:
     """Turns row ids into samples."""
 
     def __init__(self, model_uri: str, counter: Any, gpu: bool, seed: int, sampling: Sampling) -> None:
-        self.model = _load(model_uri, gpu)
+        self.model = load_model(model_uri, gpu)
         self.counter = counter
         self.seed = seed
         self.sampling = sampling
@@ -64,7 +64,7 @@ class Scorer:
     """Scores and reconstructs given texts."""
 
     def __init__(self, model_uri: str, counter: Any, gpu: bool, importance_draws: int) -> None:
-        self.model = _load(model_uri, gpu)
+        self.model = load_model(model_uri, gpu)
         self.counter = counter
         self.importance_draws = importance_draws
 
@@ -145,6 +145,7 @@ def _plain_copy(error: DavamError) -> DavamError:
     return kind(message.splitlines()[0])
 
 
-def _load(model_uri: str, gpu: bool) -> api.TextModel:
+def load_model(model_uri: str, gpu: bool) -> api.TextModel:
+    """The model in an actor: one thread, on its GPU where it has one."""
     torch.set_num_threads(1)
     return api.load(model_uri, "cuda" if gpu else "cpu")

@@ -43,10 +43,7 @@ class Run:
 
     def connect(self) -> None:
         """Ray, when a stage first needs it."""
-        from cluster.session import connect
-
         connect(self.execution)
-        _stop_cleanly_on_sigterm()  # ray.init puts its own handler in place
 
 
 @dataclass(frozen=True)
@@ -70,14 +67,22 @@ class Stage:
         return fingerprint(self.name, self.version, self.uses(recipe), self.inputs(recipe))
 
 
+def connect(execution: Execution) -> None:
+    """Ray, for work of this size."""
+    from cluster import session
+
+    session.connect(execution)
+    _stop_cleanly_on_sigterm()  # ray.init puts its own handler in place
+
+
 def run_stage(stage: Stage, run: Run) -> Manifest:
     """The stage's manifest, built now unless it is there. Raises ArtifactError when an input is missing."""
     identity = stage.fingerprint(run.recipe)
     found = _reusable(stage, run, identity)
     if found is not None:
-        _say(f"{stage.name:<10}  skip   {short(identity)}  unchanged")
+        say(f"{stage.name:<10}  skip   {short(identity)}  unchanged")
         return found
-    _say(f"{stage.name:<10}  build  {short(identity)}  {_why(stage, run)}")
+    say(f"{stage.name:<10}  build  {short(identity)}  {_why(stage, run)}")
     inputs = {need.name: require(need, run, stage) for need in stage.needs(run.recipe)}
     began = time.monotonic()
     run.store.probe_writable()
@@ -94,7 +99,7 @@ def run_stage(stage: Stage, run: Run) -> Manifest:
         provenance=provenance() | {"wall_s": round(wall_s, 2)},
     )
     counted = ", ".join(f"{value:,} {name}" for name, value in built.counts.items())
-    _say(f"{stage.name:<10}  done   {short(identity)}  {wall_s:.1f} s  {counted}")
+    say(f"{stage.name:<10}  done   {short(identity)}  {wall_s:.1f} s  {counted}")
     return manifest
 
 
@@ -156,10 +161,10 @@ def guarded(act: Callable[[], None]) -> int:
         act()
         return 0
     except DavamError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return error.exit_code
     except (KeyboardInterrupt, SystemExit):  # Ray Train turns Ctrl-C into the latter
-        _say("stopped; the same command goes on from the last checkpoint")
+        say("stopped; the same command goes on from the last checkpoint")
         return 128 + (_terminated or signal.SIGINT)
 
 
@@ -169,7 +174,7 @@ def open_run(options: argparse.Namespace, given: Sequence[str]) -> Run:
     execution = config.validate(
         Execution,
         {
-            "store": _absolute(options.store),
+            "store": absolute(options.store),
             "workers": options.workers,
             "gpu": options.gpu,
             "cpus_per_worker": options.cpus_per_worker,
@@ -187,17 +192,22 @@ def parser(name: str) -> argparse.ArgumentParser:
     )
     options.add_argument("overrides", nargs="*", metavar="key=value", help="recipe settings that override the presets")
     options.add_argument("--preset", default=DEFAULT_PRESETS, help="presets or YAML files, left to right, by commas")
-    options.add_argument("--store", default="davam_store", help="where results go: a folder or any URI")
-    options.add_argument("--workers", type=int, default=1, help="data-parallel workers")
-    options.add_argument("--gpu", action="store_true", help="one GPU for every worker")
-    options.add_argument("--cpus-per-worker", type=int, default=1)
+    add_execution(options, "davam_store")
     options.add_argument("--checkpoint-every-s", type=float, default=60.0)
     options.add_argument("--force", action="append", default=[], metavar="STAGE", help="build this stage again")
     options.add_argument("--dry-run", action="store_true", help="say what would be built, and why")
     return options
 
 
-def _absolute(store: str) -> str:
+def add_execution(options: argparse.ArgumentParser, store: str) -> None:
+    """The options that say where results go and what carries the work out."""
+    options.add_argument("--store", default=store, help="where results go: a folder or any URI")
+    options.add_argument("--workers", type=int, default=1, help="data-parallel workers")
+    options.add_argument("--gpu", action="store_true", help="one GPU for every worker")
+    options.add_argument("--cpus-per-worker", type=int, default=1)
+
+
+def absolute(store: str) -> str:
     """The store's absolute form. A submitted job runs in a temporary copy of its folder, which would take a relative
     store with it, so there the store is below the home folder."""
     if SUBMITTED in os.environ and "://" not in store:
@@ -230,5 +240,6 @@ def _stop_cleanly_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Talk."""
     print(line, file=sys.stderr, flush=True)

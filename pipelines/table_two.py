@@ -37,7 +37,7 @@ from davam.train.step import all_parameters, optimizer_step
 from pipelines.data import read_rows, read_tokenizer
 from pipelines.evaluate import EVALUATE
 from pipelines.pretraining import PRETRAINING
-from pipelines.stage import Run, guarded, open_run, parser, run_stage
+from pipelines.stage import Run, guarded, open_run, parser, run_stage, say
 from pipelines.stage_one import STAGE_ONE
 from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
@@ -306,11 +306,6 @@ def budget_text(options: argparse.Namespace) -> str:
     if options.epochs is None:
         return "as the presets have it"
     return f"{options.epochs} epochs of every training, schedules shortened to {WARMUP_SHARE:.0%} of them"
-
-
-def say(line: str) -> None:
-    """Talk."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _at(values: Any, key: str) -> Any:

@@ -275,6 +275,14 @@ def explain_change(old: Manifest | None, recipe: Mapping[str, Any], inputs: Mapp
     return f"inputs changed: {', '.join(names)}" if names else f"stage version changed from {old.version}"
 
 
+def folder_digest(folder: Path, names: Sequence[str]) -> str:
+    """sha256, in hex, of the named files' names and contents."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"{name}\0{_sha256(str(folder / name))}\0".encode())
+    return digest.hexdigest()
+
+
 def provenance() -> dict[str, Any]:
     """Where and with what an artifact is made; for people, not part of its identity."""
     versions = {}

@@ -147,12 +147,14 @@ class Corpus:
     def close(self, first: int, stop: int, candidates: pa.Table, rows: int) -> Range:
         """Decides which candidates of the range stay in a corpus of so many rows, and commits the range.
 
-        Raises GenerationError unless there is exactly one candidate for every id.
+        Raises GenerationError unless there is a candidate for every id of the range, and for no other.
         """
-        table = candidates.sort_by("id")
-        if not np.array_equal(table["id"].to_numpy(), np.arange(first, stop)):
+        # A row that was made twice was made the same.
+        id_N, place_N = np.unique(candidates["id"].to_numpy(), return_index=True)
+        table = candidates.take(pa.array(place_N))
+        if not np.array_equal(id_N, np.arange(first, stop)):
             raise GenerationError(
-                f"{fs.join(self.uri, 'work')}: the candidates of {range_name(first, stop)} are not one for every id; "
+                f"{fs.join(self.uri, 'work')}: the candidates of {range_name(first, stop)} are not those of its ids; "
                 "delete that folder, and give the command again"
             )
         reasons, flags = self._judge(table)

@@ -50,7 +50,8 @@ def generated(folder: Path, rows: int, most: int, **filters: Any) -> pa.Table:
     corpus = Corpus(str(folder), identity(**filters))
     while (wanted := next_range(corpus.done(), rows, most, bool(filters.get("drop")))) is not None:
         shuffled = np.random.default_rng(0).permutation(wanted[1] - wanted[0])
-        corpus.close(*wanted, candidates(*wanted).take(shuffled), rows)
+        twice = np.append(shuffled, shuffled[:9])
+        corpus.close(*wanted, candidates(*wanted).take(twice), rows)
     corpus.finish(rows)
     return pa.concat_tables(read_corpus(str(folder)))
 
@@ -134,7 +135,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="model_sha256 m"):
         Corpus(str(tmp_path), Spec().identity("n" * 64, None))
     for table in (candidates(0, 9), pa.concat_tables([candidates(0, 9), candidates(8, 9)]), candidates(1, 11)):
-        with pytest.raises(GenerationError, match="are not one for every id; delete that folder"):
+        with pytest.raises(GenerationError, match="are not those of its ids; delete that folder"):
             corpus.close(0, 10, table, 10)
     with pytest.raises(ArtifactError, match=r"summary\.json is not there: no complete corpus"):
         read_summary(str(tmp_path))

@@ -1,0 +1,105 @@
+"""Ray Data: the candidates of one range, each computed once however often the work is interrupted.
+
+Ray Data's own checkpoint remembers which rows of the range were written; the same call goes on with the others.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from ray.data import DataContext
+from ray.data.checkpoint import CheckpointConfig
+
+from cluster import batch
+from davam.api import SAMPLE_ROWS
+from davam.data import fs
+from davam.data.schemas import SCHEMAS
+from davam.generation.candidates import CandidateMaker, most_nats_per_token
+from davam.generation.spec import Spec
+from davam.quality.copies import CopyIndex
+from davam.recipe import Execution
+
+BLOCK_ROWS = 8 * SAMPLE_ROWS  # rows of a file, and what a killed process loses at most
+
+
+@dataclass(frozen=True)
+class Source:
+    """What every range is made with; `index` is a reference to the training text's index, or nothing."""
+
+    model_uri: str
+    spec: Spec
+    index: Any
+    most_nats_per_token: float
+
+
+class Candidates:
+    """Turns rows of a range, counted from its beginning, into candidates under the same numbers."""
+
+    def __init__(self, counter: Any, gpu: bool, source: Source, first: int) -> None:
+        model = batch.load_model(source.model_uri, gpu)
+        index = None if source.index is None else ray.get(source.index)
+        self.make = CandidateMaker(model, source.spec, index, source.most_nats_per_token)
+        self.counter = counter
+        self.first = first
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """The schema `candidates/1`."""
+        candidates = self.make([self.first + row for row in table["id"].to_pylist()])
+        self.counter.add.remote("done", table.num_rows)
+        return candidates.set_column(0, "id", table["id"])
+
+
+def share(index: CopyIndex | None) -> Any:
+    """A reference to the index that all actors of a machine read from the same memory."""
+    return None if index is None else ray.put(index)
+
+
+@ray.remote
+def calibrated(model_uri: str, spec: Spec) -> float:
+    """The threshold of `unlikely`, found on the cluster."""
+    return most_nats_per_token(batch.load_model(model_uri, gpu=False), spec)
+
+
+def make_range(source: Source, first: int, stop: int, work_uri: str, execution: Execution, counter: Any) -> pa.Table:
+    """The candidates of the ids [first, stop), some of them perhaps twice after an interruption."""
+    rows = stop - first
+    block_rows = max(1, min(BLOCK_ROWS, -(-rows // execution.workers)))
+    with _checkpointed(fs.join(work_uri, "checkpoint")):
+        ids = ray.data.range(rows, override_num_blocks=-(-rows // block_rows))
+        arguments = {"source": source, "first": first, "counter": counter}
+        made = batch.map_model(ids, Candidates, arguments, execution, SAMPLE_ROWS)
+        batch.write(made, fs.join(work_uri, "candidates"), by_split=False)
+    table = _read(fs.join(work_uri, "candidates"))
+    return table.set_column(0, SCHEMAS["candidates/1"].field("id"), pa.array(table["id"].to_numpy() + np.int64(first)))
+
+
+@contextlib.contextmanager
+def _checkpointed(uri: str) -> Iterator[None]:
+    """Ray Data writes each row once, across calls. The setting is the process's, so it is put back."""
+    context = DataContext.get_current()
+    # Without deleting: a finished range that was not committed would be appended to itself.
+    context.checkpoint_config = CheckpointConfig(
+        id_column="id",
+        checkpoint_path=uri,
+        override_filesystem=fs.resolve(uri)[0],
+        delete_checkpoint_on_success=False,
+    )
+    try:
+        yield
+    finally:
+        context.checkpoint_config = None
+
+
+def _read(uri: str) -> pa.Table:
+    schema = SCHEMAS["candidates/1"]
+    tables = [schema.empty_table()]
+    for path, _ in fs.list_files(uri):
+        if path.endswith(".parquet"):
+            filesystem, inner = fs.resolve(fs.join(uri, path))
+            tables.append(pq.ParquetFile(inner, filesystem=filesystem).read(columns=schema.names).cast(schema))
+    return pa.concat_tables(tables)

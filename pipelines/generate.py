@@ -1,0 +1,185 @@
+"""A large corpus from a trained model, row by row repeatable, checked, and safe against any interruption.
+
+python pipelines/generate.py --model my_store/runs/... --rows 1000000 --store corpus
+python pipelines/generate.py --model s3://bucket/davam/runs/... --rows 10000000 --store s3://bucket/corpus \
+    --workers 16 --gpu sampling.decoder.temperature=0.9 filters.drop=[copy,duplicate,personal_data]
+
+The same command goes on where it stopped, and a larger --rows makes the new rows alone.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+from davam import config
+from davam.api import model_folder
+from davam.data import fs
+from davam.data.artifacts import Manifest, Store, folder_digest, read_manifest
+from davam.data.tokenizer import EOS_ID
+from davam.errors import ConfigError
+from davam.generation.corpus import Corpus, Range, Summary, next_range
+from davam.generation.spec import Spec
+from davam.quality.copies import CopyIndex
+from davam.recipe import Execution
+from pipelines.stage import absolute, add_execution, connect, guarded, say
+
+MOST_ROWS = 10**10
+RANGE_ROWS_PER_WORKER = 250_000
+COPY_FLAGS = ("copy", "copied_run", "near_copy")
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Makes what is missing of the corpus, and prints where it is."""
+    if not 1 <= options.rows <= MOST_ROWS:
+        raise ConfigError(f"--rows {options.rows}: give 1 to {MOST_ROWS:,}")
+    execution = execution_of(options)
+    spec = config.validate(Spec, config.merge([], options.overrides))
+    model_uri, model_sha256 = open_model(options.model, options.model_sha256)
+    text = training_text(options.training_text, model_uri, spec)
+    identity = spec.identity(model_sha256, None if text is None else text[1].fingerprint)
+    corpus = Corpus(execution.store, identity)
+    drops, most = bool(spec.filters.drop), options.range_rows or RANGE_ROWS_PER_WORKER * execution.workers
+    if next_range(corpus.done(), options.rows, most, drops) is not None:
+        connect(execution)
+        make_missing(corpus, options.rows, most, drops, model_uri, spec, text, execution)
+    report(corpus.finish(options.rows), execution.store)
+
+
+def make_missing(
+    corpus: Corpus,
+    rows: int,
+    most: int,
+    drops: bool,
+    model_uri: str,
+    spec: Spec,
+    text: tuple[Store, Manifest] | None,
+    execution: Execution,
+) -> None:
+    """Makes and commits ranges until there are enough rows."""
+    import ray
+
+    from cluster import generation
+    from cluster.progress import progress
+
+    limit = float("inf")
+    if "unlikely" in spec.filters.drop:
+        limit = ray.get(generation.calibrated.remote(model_uri, spec))
+    source = generation.Source(model_uri, spec, generation.share(copy_index(text)), limit)
+    while (wanted := next_range(corpus.done(), rows, most, drops)) is not None:
+        first, stop = wanted
+        began = time.monotonic()
+        with progress("generate", stop - first, "rows") as counter:
+            table = generation.make_range(source, first, stop, corpus.work_uri(first, stop), execution, counter)
+        part = corpus.close(first, stop, table, rows)
+        say(range_line(part, time.monotonic() - began))
+
+
+def open_model(uri: str, expected_sha256: str | None) -> tuple[str, str]:
+    """The model's own URI and its digest. Raises ConfigError when the digest is not the expected one."""
+    folder = model_folder(uri)
+    digest = folder_digest(folder, MODEL_FILES)
+    if expected_sha256 is not None and not digest.startswith(expected_sha256):
+        raise ConfigError(f"--model {uri} has the digest {digest}, not {expected_sha256}; it is another model")
+    return absolute(uri), digest
+
+
+def training_text(given: str, model_uri: str, spec: Spec) -> tuple[Store, Manifest] | None:
+    """The tokens of the training text: those given, or those that the model of a store was trained on.
+
+    Raises ConfigError when there are none and a filter needs them.
+    """
+    found = None
+    if given == "auto":
+        found = trained_on(model_uri)
+    elif given != "none":
+        manifest = read_manifest(given)
+        if manifest is None or manifest.stage != "tokens":
+            raise ConfigError(f"--training-text {given}: no `tokens` artifact; give one, or none")
+        found = Store(given.rsplit("/artifacts/", 1)[0]), manifest
+    needed = [flag for flag in spec.filters.drop if flag in COPY_FLAGS]
+    if found is None and needed:
+        raise ConfigError(
+            f"filters.drop names {needed[0]}, but the model's training text is not at hand; give --training-text the "
+            "URI of its `tokens` artifact"
+        )
+    if found is None:
+        say("no training text at hand: no row is compared with it")
+    return found
+
+
+def trained_on(model_uri: str) -> tuple[Store, Manifest] | None:
+    """The tokens that a model inside a store was trained on; nothing for a plain model folder."""
+    if fs.exists(fs.join(model_uri, "run.json")):
+        model_uri = json.loads(fs.read_bytes(fs.join(model_uri, "run.json")))["model_uri"]
+    manifest = read_manifest(model_uri)
+    if manifest is None or "/artifacts/" not in model_uri:
+        return None
+    store = Store(model_uri.rsplit("/artifacts/", 1)[0])
+    if "tokens" not in manifest.inputs and "stage_one" in manifest.inputs:
+        manifest = store.find("stage_one", manifest.inputs["stage_one"])
+    tokens = None if manifest is None else store.find("tokens", manifest.inputs["tokens"])
+    return None if tokens is None else (store, tokens)
+
+
+def copy_index(text: tuple[Store, Manifest] | None) -> CopyIndex | None:
+    """The training text in searchable form."""
+    if text is None:
+        return None
+    store, manifest = text
+    table = store.read_table(manifest, "tokens/1", split="train", columns=["tokens", "text"])
+    words = [row[:-1] if row[-1] == EOS_ID else row for row in table["tokens"].to_pylist()]
+    return CopyIndex.build(words, table["text"].to_pylist())
+
+
+def range_line(part: Range, wall_s: float) -> str:
+    """What a range came to."""
+    made = part.stop - part.first
+    why = ", ".join(f"{count:,} {name}" for name, count in part.dropped.items())
+    rate = f"{made / wall_s:,.0f} candidates/s"
+    return f"ids {part.first:,} to {part.stop:,}: {part.kept:,} rows, {rate}" + (f"; dropped {why}" if why else "")
+
+
+def report(summary: Summary, uri: str) -> None:
+    """The figures and the place, for machines on stdout."""
+    print(f"rows {summary.rows}\ncandidates {summary.candidates}")
+    for name, count in summary.dropped.items():
+        print(f"dropped_{name} {count}")
+    print(f"corpus {uri}")
+
+
+def execution_of(options: argparse.Namespace) -> Execution:
+    """How the command is carried out."""
+    return config.validate(
+        Execution,
+        {
+            "store": absolute(options.store),
+            "workers": options.workers,
+            "gpu": options.gpu,
+            "cpus_per_worker": options.cpus_per_worker,
+        },
+    )
+
+
+def parsed(given: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line."""
+    options = argparse.ArgumentParser(
+        prog="generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("overrides", nargs="*", metavar="key=value", help="seed, sampling.* and filters.*")
+    options.add_argument("--model", required=True, help="a run, an artifact or a model folder; local or any URI")
+    options.add_argument("--model-sha256", help="refuse any other model; the first digits are enough")
+    options.add_argument("--rows", type=int, required=True)
+    options.add_argument(
+        "--training-text", default="auto", help="URI of the `tokens` artifact to compare rows with; auto; or none"
+    )
+    options.add_argument("--range-rows", type=int, help="rows that are committed together")
+    add_execution(options, "generated")
+    return options.parse_args(given)
+
+
+if __name__ == "__main__":
+    options = parsed(sys.argv[1:])
+    sys.exit(guarded(lambda: generate(options)))
