@@ -8,6 +8,7 @@ The same command goes on where it stopped, and a larger --rows makes the new row
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -19,7 +20,9 @@ from davam.data import fs
 from davam.data.artifacts import Manifest, Store, folder_digest, read_manifest
 from davam.data.tokenizer import EOS_ID
 from davam.errors import ConfigError
+from davam.generation.card import dataset_card
 from davam.generation.corpus import Corpus, Range, Summary, next_range
+from davam.generation.held_out import CopyRates, held_out_rates
 from davam.generation.spec import Spec
 from davam.quality.copies import CopyIndex
 from davam.recipe import Execution
@@ -45,7 +48,10 @@ def generate(options: argparse.Namespace) -> None:
     if next_range(corpus.done(), options.rows, most, drops) is not None:
         connect(execution)
         make_missing(corpus, options.rows, most, drops, model_uri, spec, text, execution)
-    report(corpus.finish(options.rows), execution.store)
+    summary = corpus.finish(options.rows)
+    card = dataset_card(summary, identity, model_uri, held_out(corpus, text, spec))
+    fs.write_bytes_atomic(fs.join(corpus.uri, "README.md"), card.encode())
+    report(summary, corpus.uri)
 
 
 def make_missing(
@@ -128,10 +134,27 @@ def copy_index(text: tuple[Store, Manifest] | None) -> CopyIndex | None:
     """The training text in searchable form."""
     if text is None:
         return None
+    return CopyIndex.build(*read_text(text, "train"))
+
+
+def read_text(text: tuple[Store, Manifest], split: str) -> tuple[list[list[int]], list[str]]:
+    """The split's rows of tokens, without their ends, and its texts."""
     store, manifest = text
-    table = store.read_table(manifest, "tokens/1", split="train", columns=["tokens", "text"])
+    table = store.read_table(manifest, "tokens/1", split=split, columns=["tokens", "text"])
     words = [row[:-1] if row[-1] == EOS_ID else row for row in table["tokens"].to_pylist()]
-    return CopyIndex.build(words, table["text"].to_pylist())
+    return words, table["text"].to_pylist()
+
+
+def held_out(corpus: Corpus, text: tuple[Store, Manifest] | None, spec: Spec) -> CopyRates | None:
+    """The rates of the test sentences, found once for a corpus; nothing without the training text."""
+    uri = fs.join(corpus.uri, "held_out.json")
+    if text is None:
+        return None
+    if not fs.exists(uri):
+        index = CopyIndex.build(*read_text(text, "train"))
+        rates = held_out_rates(index, *read_text(text, "test"), spec.filters)
+        fs.write_bytes_atomic(uri, json.dumps(dataclasses.asdict(rates)).encode())
+    return CopyRates(**json.loads(fs.read_bytes(uri)))
 
 
 def range_line(part: Range, wall_s: float) -> str:

@@ -43,14 +43,24 @@ ROWS_PER_GROUP = 1 << 16
 
 
 @dataclass(frozen=True)
+class Said:
+    """Sums over rows: how many have each flag, their tokens, and those of the longest runs that they copy."""
+
+    flagged: dict[str, int]
+    tokens: int
+    copied_tokens: int
+
+
+@dataclass(frozen=True)
 class Range:
-    """A range of candidates that is done: how many stay, and why others do not (each counted once)."""
+    """A range of candidates that is done: how many stay, why others do not (each counted once), and what is to be said
+    of the rows that stay."""
 
     first: int
     stop: int
     kept: int
     dropped: dict[str, int]
-    flagged: dict[str, int]
+    said: "Said"
 
     @property
     def name(self) -> str:
@@ -65,7 +75,7 @@ class Summary:
     rows: int
     candidates: int
     dropped: dict[str, int]
-    flagged: dict[str, int]
+    said: Said
     files: tuple[tuple[str, int], ...]
     spec_digest: str
 
@@ -113,6 +123,12 @@ def total(counts: Any) -> dict[str, int]:
     return {name: added[name] for name in FLAGS if added[name]}
 
 
+def say_of(rows: pa.Table) -> Said:
+    """What is to be said of rows with the columns flags, tokens and copied_tokens."""
+    flagged = Counter(name for row in rows["flags"].to_pylist() for name in row)
+    return Said(total([flagged]), int(rows["tokens"].to_numpy().sum()), int(rows["copied_tokens"].to_numpy().sum()))
+
+
 class Corpus:
     """The folder of a corpus, opened for one identity."""
 
@@ -157,15 +173,10 @@ class Corpus:
                 f"{fs.join(self.uri, 'work')}: the candidates of {range_name(first, stop)} are not those of its ids; "
                 "delete that folder, and give the command again"
             )
-        reasons, flags = self._judge(table)
+        reasons = self._judge(table)
         kept = table.filter(pa.array([reason is None for reason in reasons]))
-        part = Range(
-            first,
-            stop,
-            kept.num_rows,
-            total([Counter(reason for reason in reasons if reason)]),
-            total([Counter(name for row in flags for name in row)]),
-        )
+        dropped = Counter(reason for reason in reasons if reason)
+        part = Range(first, stop, kept.num_rows, total([dropped]), say_of(kept))
         ends_here = sum(earlier.kept for earlier in self.done()) + part.kept > rows
         _write_table(self._spare_uri(part) if ends_here else self._data_uri(part, part.kept), self._rows(kept))
         fs.write_bytes_atomic(fs.join(self.uri, "ranges", f"{part.name}.json"), _json(dataclasses.asdict(part)))
@@ -175,6 +186,7 @@ class Corpus:
         """Cuts the corpus at so many rows, and commits it."""
         files: list[tuple[str, int]] = []
         used: list[Range] = []
+        said: list[Said] = []
         missing = rows
         for part in self.done():
             if not missing:
@@ -183,6 +195,7 @@ class Corpus:
             count = min(part.kept, missing)
             self._publish(part, count)
             files.append((data_path(part, count), count))
+            said.append(part.said if count == part.kept else say_of(_read_table(self._data_uri(part, count))))
             missing -= count
         if missing:
             raise GenerationError(f"{self.uri}: {missing:,} rows are missing; give the command again")
@@ -190,7 +203,11 @@ class Corpus:
             rows,
             used[-1].stop,
             total(part.dropped for part in used),
-            total(part.flagged for part in used),
+            Said(
+                total(one.flagged for one in said),
+                sum(one.tokens for one in said),
+                sum(one.copied_tokens for one in said),
+            ),
             tuple(files),
             spec_digest(self.identity),
         )
@@ -202,10 +219,9 @@ class Corpus:
         """Where a range in progress keeps its files."""
         return fs.join(self.uri, "work", range_name(first, stop))
 
-    def _judge(self, table: pa.Table) -> tuple[list[str | None], list[list[str]]]:
-        """Of each row the flag that it is dropped for, or nothing; and all its flags."""
-        flags: list[list[str]] = table["flags"].to_pylist()
-        reasons = [_first_of(row, self.filters.drop) for row in flags]
+    def _judge(self, table: pa.Table) -> list[str | None]:
+        """Of each row the flag that it is dropped for, or nothing."""
+        reasons = [_first_of(row, self.filters.drop) for row in table["flags"].to_pylist()]
         first, stop = table["id"][0].as_py(), table["id"][-1].as_py() + 1
         for name in ACROSS_ROWS:
             if name not in self.filters.drop:
@@ -216,9 +232,8 @@ class Corpus:
             for row, repeated in zip(compared, repeats(hash_NB, self._earlier(name, first)), strict=True):
                 if repeated:
                     reasons[row] = name
-                    flags[row].append(name)
             _write_array(self._hash_uri(range_name(first, stop), name), np.unique(hash_NB))
-        return reasons, flags
+        return reasons
 
     def _earlier(self, name: str, first: int) -> Iterator[Hashes]:
         for part in self.done():

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from davam.data.schemas import SCHEMAS
 from davam.errors import ArtifactError, ConfigError, GenerationError
-from davam.generation.corpus import Corpus, Range, next_range, read_corpus, read_summary
+from davam.generation.corpus import Corpus, Range, Said, next_range, read_corpus, read_summary
 from davam.generation.spec import Spec
 from davam.quality.near import BANDS
 
+NOTHING = Said({}, 0, 0)
 WORDS = 60  # candidate texts repeat after a while
 
 
@@ -86,6 +87,9 @@ def test_what_stays_does_not_depend_on_the_ranges(drop: list[str], rows: int, mo
     assert summary.rows == rows == table.num_rows
     assert rows + sum(summary.dropped.values()) <= summary.candidates
     assert set(summary.dropped) == set(drop)
+    assert summary.said.tokens == 2 * rows
+    flags = [name for row in table["flags"].to_pylist() for name in row]
+    assert summary.said.flagged == {name: flags.count(name) for name in set(flags)}
 
 
 def test_growing_keeps_the_rows_and_makes_the_new_half_alone(tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_ranges_follow_each_other_and_are_few(rows: int, most: int, rate: float)
         assert first == (done[-1].stop if done else 0)
         assert 0 < stop - first <= most
         kept = int(rate * stop) - int(rate * first)
-        done.append(Range(first, stop, kept, {"copy": stop - first - kept}, {}))
+        done.append(Range(first, stop, kept, {"copy": stop - first - kept}, NOTHING))
         assert len(done) <= 12 + rows / rate / most * 1.2
     kept = sum(part.kept for part in done)
     assert kept >= rows
@@ -122,7 +126,7 @@ def test_ranges_follow_each_other_and_are_few(rows: int, most: int, rate: float)
 
 
 def test_a_filter_that_rejects_all_is_named() -> None:
-    done = [Range(0, 2000, 3, {"copy": 600, "duplicate": 1397}, {}), Range(2000, 5000, 0, {"copy": 3000}, {})]
+    done = [Range(0, 2000, 3, {"copy": 600, "duplicate": 1397}, NOTHING), Range(2000, 5000, 0, {"copy": 3000}, NOTHING)]
     assert next_range(done[:1], 10, 9000, drops=True) is not None
     with pytest.raises(GenerationError, match="only 3 of 5,000 candidates stay, and 3,600 are dropped as `copy`"):
         next_range(done, 10, 9000, drops=True)
