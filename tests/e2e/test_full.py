@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import davam
 from davam.data import grammar
 from davam.data.artifacts import Store
@@ -35,12 +33,6 @@ def run(*arguments: str, script: str = "full") -> subprocess.CompletedProcess[st
     command = [sys.executable, f"pipelines/{script}.py", *arguments]
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    store = tmp_path_factory.mktemp("store")
-    return store, run("--store", str(store), "--workers", "2", *SMALL)
 
 
 def actions(stderr: str) -> dict[str, str]:

@@ -1,0 +1,108 @@
+"""Large corpora as their user makes them: the same rows however they are made, and errors that say what to do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import davam
+from davam.data.schemas import SCHEMAS, check
+from davam.generation.corpus import read_corpus, read_summary
+from davam.quality.text import normalized
+from tests.e2e.test_full import ROOT, run
+
+DROP = "filters.drop=[copy,duplicate]"
+Built = tuple[Path, subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def model(built: Built) -> str:
+    return str(next((built[0] / "runs").iterdir()))
+
+
+@pytest.fixture(scope="module")
+def corpus(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    done = run("--model", model, "--store", str(folder), "--rows", "900", DROP, script="generate")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "rows 900"
+    assert "dropped_copy" in done.stdout
+    return folder
+
+
+def rows_of(folder: Path) -> pa.Table:
+    return pa.concat_tables(read_corpus(str(folder)))
+
+
+def test_rows_are_whole_and_say_where_they_come_from(corpus: Path, built: Built) -> None:
+    table = rows_of(corpus)
+    check(table.schema, "generated/1", "the corpus")
+    assert table.num_rows == 900 == read_summary(str(corpus)).rows
+    texts = [normalized(text) for text in table["text"].to_pylist()]
+    assert len(set(texts)) == 900
+    tokens = davam.data.artifacts.Store(str(built[0]))
+    train = tokens.read_table(tokens.list_stage("tokens")[0], "tokens/1", split="train")["text"].to_pylist()
+    assert not set(texts) & {normalized(text) for text in train}
+    assert len(set(table["model_sha256"].to_pylist())) == 1
+    card = (corpus / "README.md").read_text("utf-8")
+    assert "# Synthetic sentences, 900" in card
+    assert "real text that the model has not seen (100 rows)" in card
+
+
+def test_rows_are_those_of_the_library(corpus: Path, model: str) -> None:
+    table = rows_of(corpus)
+    ids = table["id"].to_pylist()[:50]
+    assert davam.load(model).sample_ids(ids, seed=0).texts == table["text"].to_pylist()[:50]
+
+
+def test_workers_ranges_growth_and_a_killed_driver_change_nothing(corpus: Path, model: str, tmp_path: Path) -> None:
+    arguments = ["--model", model, "--store", str(tmp_path), "--workers", "2", "--range-rows", "700", DROP]
+    command = [sys.executable, "pipelines/generate.py", *arguments, "--rows", "400"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 150
+    while not list(tmp_path.glob("work/*/checkpoint/*.parquet")) and process.poll() is None:
+        assert time.monotonic() < deadline, "nothing was written"
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    for rows in ("400", "900"):
+        done = run(*arguments, "--rows", rows, script="generate")
+        assert done.returncode == 0, done.stderr
+    assert rows_of(tmp_path).equals(rows_of(corpus))
+    assert run(*arguments, "--rows", "900", script="generate").returncode == 0
+    assert rows_of(tmp_path).equals(rows_of(corpus))
+
+
+def test_what_is_refused_before_any_work(corpus: Path, model: str, built: Built, tmp_path: Path) -> None:
+    bare = tmp_path / "model"
+    davam.load(model).save(bare)
+    for arguments, message in (
+        (["--model", "no/such", "--rows", "5"], "no/such: no model here"),
+        (["--model", model, "--rows", "0"], "--rows 0: give 1 to 10,000,000,000"),
+        (["--model", model, "--rows", "many"], "invalid int value: 'many'"),
+        (["--model", model, "--rows", "5", "--model-sha256", "beef"], "not beef; it is another model"),
+        (["--model", model, "--rows", "5", "filters.drop=[copies]"], "filters.drop.0='copies': input should be"),
+        (["--model", model, "--rows", "5", "sampling.prior.top_q=1"], "unknown key; did you mean top_"),
+        (["--model", model, "--rows", "5", "sampling.max_length=99"], "max_length=99: this model generates 1 to 32"),
+        (["--model", str(bare), "--rows", "5", DROP], "filters.drop names copy, but the model's training text"),
+        (["--model", model, "--rows", "5", "--training-text", str(bare)], "no `tokens` artifact; give one, or none"),
+        (["--model", model, "--rows", "5", "--store", str(corpus)], "holds a corpus of other settings (spec.filters"),
+    ):
+        done = run("--store", str(tmp_path / "out"), *arguments, script="generate")
+        assert done.returncode == 2, (arguments, done.stderr)
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_filter_that_rejects_everything_stops_and_is_named(model: str, tmp_path: Path) -> None:
+    arguments = ["--model", model, "--store", str(tmp_path), "--rows", "500", "filters.min_tokens=90"]
+    done = run(*arguments, "filters.drop=[too_short]", "--workers", "2", script="generate")
+    assert done.returncode == 1
+    assert "candidates stay, and" in done.stderr
+    assert "are dropped as `too_short`: loosen its threshold, or leave it out of filters.drop" in done.stderr
+    assert SCHEMAS["generated/1"].metadata == {b"davam.schema": b"generated/1"}
