@@ -30,7 +30,7 @@ from davam.errors import ArtifactError, DataError
 from davam.evaluate import metrics
 from davam.families import FamilyConfig, build_family
 from davam.families.codes import CodebookConfig, CodeFamily
-from davam.families.text import Decoded, Latents, TextFamily
+from davam.families.text import WIDTH_MULTIPLE, Decoded, Latents, TextFamily
 from davam.families.vae import Vae
 from davam.nn import ops
 from davam.nn.block import filled_up
@@ -220,6 +220,31 @@ class TextModel:
                 rebuilt[index] = text
         return rebuilt
 
+    @torch.no_grad()
+    def vary(
+        self,
+        texts: Sequence[str],
+        n: int,
+        *,
+        share: float = 0.3,
+        seed: int = 0,
+        sampling: Sampling = ANCESTRAL_SAMPLING,
+    ) -> list[list[str]]:
+        """n sentences near each text: this share of its codes is drawn anew from the prior, each given those before it,
+        and the codes are decoded. Variation k of text i is a function of (model, seed, text, i, k).
+
+        Raises DataError for a share outside [0, 1], and for models without codes or without a prior.
+        """
+        if not 0 <= share <= 1:
+            raise DataError(f"share={share}: the share of codes to draw anew is 0 to 1")
+        self.core.check_sampling(sampling)
+        codes = [row for row in self.encode(texts) for _ in range(n)]
+        varied: list[str] = []
+        for first in range(0, len(codes), SAMPLE_ROWS):
+            ids = range(first, min(first + SAMPLE_ROWS, len(codes)))
+            varied += self._vary_block(codes[first : first + SAMPLE_ROWS], list(ids), share, seed, sampling)
+        return [varied[i * n : (i + 1) * n] for i in range(len(texts))]
+
     def score(self, texts: Sequence[str], importance_draws: int = 0) -> Scores:
         """Rec and KL of each text in nats, its free-running reconstruction, and how many tokens of it are right in
         their place; with draws, the importance-weighted nats of models with a single Gaussian latent."""
@@ -296,6 +321,21 @@ class TextModel:
         out.decode_nats.extend(decoded.nats_B[:n].tolist())
         out.truncated.extend((draw.truncated_B | decoded.truncated_B)[:n].tolist())
 
+    def _vary_block(
+        self, codes: list[list[int]], ids: list[int], share: float, seed: int, sampling: Sampling
+    ) -> list[str]:
+        filled = filled_up(torch.arange(len(ids), device=self.device), SAMPLE_ROWS).tolist()
+        codes_BT, code_B = self._code_block([codes[row] for row in filled], WIDTH_MULTIPLE)
+        numbers = [ids[row] for row in filled]
+        u_BT2 = sampling_uniforms(seed, Stream.VARY, numbers, 2 * self.max_tokens).view(len(filled), -1, 2)
+        u_BT2 = u_BT2[:, : codes_BT.shape[1]].to(self.device)
+        prior = self.codes.require_prior(self.prior)
+        codes_BT = prior.resample(codes_BT, u_BT2[..., 0] < share, u_BT2[..., 1], sampling.prior)
+        u_BM = sampling_uniforms(seed, Stream.VARY_DECODER, numbers, 2 * (self.max_tokens + 1)).to(self.device)
+        latents = self.codes.code_latents(codes_BT, code_B)
+        decoded = self.core.generate(latents, sampling, u_BM.view(len(filled), -1, 2))
+        return self.tokenizer.decode(decoded.tokens_BS[: len(ids)].tolist())
+
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         rows = self.tokenizer.encode(list(texts))
         for index, row in enumerate(rows):
@@ -338,9 +378,10 @@ class TextModel:
             if wrong is not None:
                 raise DataError(f"codes[{index}] holds {wrong}; codes are 0 to {size - 1}")
 
-    def _code_block(self, block: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def _code_block(self, block: Sequence[Sequence[int]], width_multiple: int = 1) -> tuple[Tensor, Tensor]:
         length_B = torch.tensor([len(row) for row in block])
-        codes_BT = torch.zeros(len(block), int(length_B.max()), dtype=torch.long)
+        width = -(-int(length_B.max()) // width_multiple) * width_multiple
+        codes_BT = torch.zeros(len(block), min(width, self.codes.most_codes), dtype=torch.long)
         for row, values in enumerate(block):
             codes_BT[row, : len(values)] = torch.tensor(values)
         return codes_BT.to(self.device), length_B.to(self.device)

@@ -17,6 +17,7 @@ from davam import config as config_of
 from davam.data import fs
 from davam.data.artifacts import fingerprint, read_manifest
 from davam.errors import DataError, DavamError
+from davam.generation.export import csv_lines, json_lines
 from davam.recipe import load_recipe
 from davam.sampling import Sampling
 
@@ -71,6 +72,24 @@ def reconstruct(options: argparse.Namespace) -> None:
     print_lines(api.load(options.model, options.device).reconstruct(_texts(options)))
 
 
+def vary(options: argparse.Namespace) -> None:
+    """New sentences near the given ones, those of each text together."""
+    sampling = config_of.validate(Sampling, config_of.merge([], options.set))
+    model = api.load(options.model, options.device)
+    for row in model.vary(_texts(options), options.n, share=options.share, seed=options.seed, sampling=sampling):
+        print_lines(row)
+
+
+def export(options: argparse.Namespace) -> None:
+    """A generated corpus as JSONL or CSV."""
+    lines = {"jsonl": json_lines, "csv": csv_lines}[options.format](options.corpus)
+    if options.out is None:
+        sys.stdout.writelines(lines)
+        return
+    with open(options.out, "w", encoding="utf-8", newline="") as stream:
+        stream.writelines(lines)
+
+
 def score(options: argparse.Namespace) -> None:
     """Rec and KL of each text, one JSON object a line, and on stderr the perplexity, or the bound on it."""
     model = api.load(options.model, options.device)
@@ -117,11 +136,20 @@ def _parser() -> argparse.ArgumentParser:
         help="how, e.g. decoder.temperature=0.8 prior.top_p=0.9 max_length=20",
     )
     sampling.add_argument("--out", help="write the table `samples/2` to this Parquet file instead")
-    for function in (encode, decode, reconstruct, score):
+    for function in (encode, decode, reconstruct, vary, score):
         texts = _model_command(commands, function)
         texts.add_argument("texts", nargs="*", help="texts, or none to read lines from stdin")
+        if function is vary:
+            texts.add_argument("-n", type=int, default=5, help="how many of each text")
+            texts.add_argument("--share", type=float, default=0.3, help="of the codes that are drawn anew")
+            texts.add_argument("--seed", type=int, default=0)
+            texts.add_argument("--set", action="append", default=[], metavar="key=value", help="how, as in sample")
         if function is score:
             texts.add_argument("--out", help="write the table `scores/2` to this Parquet file instead")
+    exporting = _command(commands, export)
+    exporting.add_argument("corpus", help="the folder or URI of a generated corpus")
+    exporting.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
+    exporting.add_argument("--out", help="a file instead of stdout")
     showing = _command(commands, show)
     showing.add_argument("what", help="an artifact, a run or a model folder")
     settings = _command(commands, config)

@@ -36,6 +36,8 @@ class Stream(IntEnum):
     POSTERIOR = 13
     IMPORTANCE = 14
     LAGGING = 15
+    VARY = 16
+    VARY_DECODER = 17
 
 
 def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:

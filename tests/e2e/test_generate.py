@@ -16,7 +16,7 @@ from davam.generation.corpus import read_corpus, read_summary
 from davam.quality.text import normalized
 from tests.e2e.test_full import ROOT, run
 
-DROP = "filters.drop=[copy,duplicate]"
+DROP = ("filters.drop=[repetitive,copy,duplicate]", "filters.max_repeated_share=0.05")
 Built = tuple[Path, subprocess.CompletedProcess[str]]
 
 
@@ -28,10 +28,10 @@ def model(built: Built) -> str:
 @pytest.fixture(scope="module")
 def corpus(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
-    done = run("--model", model, "--store", str(folder), "--rows", "900", DROP, script="generate")
+    done = run("--model", model, "--store", str(folder), "--rows", "900", *DROP, script="generate")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "rows 900"
-    assert "dropped_copy" in done.stdout
+    assert "dropped_repetitive" in done.stdout
     return folder
 
 
@@ -61,7 +61,7 @@ def test_rows_are_those_of_the_library(corpus: Path, model: str) -> None:
 
 
 def test_workers_ranges_growth_and_a_killed_driver_change_nothing(corpus: Path, model: str, tmp_path: Path) -> None:
-    arguments = ["--model", model, "--store", str(tmp_path), "--workers", "2", "--range-rows", "700", DROP]
+    arguments = ["--model", model, "--store", str(tmp_path), "--workers", "2", "--range-rows", "700", *DROP]
     command = [sys.executable, "pipelines/generate.py", *arguments, "--rows", "400"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 150
@@ -89,7 +89,7 @@ def test_what_is_refused_before_any_work(corpus: Path, model: str, built: Built,
         (["--model", model, "--rows", "5", "filters.drop=[copies]"], "filters.drop.0='copies': input should be"),
         (["--model", model, "--rows", "5", "sampling.prior.top_q=1"], "unknown key; did you mean top_"),
         (["--model", model, "--rows", "5", "sampling.max_length=99"], "max_length=99: this model generates 1 to 32"),
-        (["--model", str(bare), "--rows", "5", DROP], "filters.drop names copy, but the model's training text"),
+        (["--model", str(bare), "--rows", "5", *DROP], "filters.drop names copy, but the model's training text"),
         (["--model", model, "--rows", "5", "--training-text", str(bare)], "no `tokens` artifact; give one, or none"),
         (["--model", model, "--rows", "5", "--store", str(corpus)], "holds a corpus of other settings (spec.filters"),
     ):

@@ -138,6 +138,26 @@ def test_the_unknown_word_can_be_banned(model: davam.TextModel) -> None:
             layer.bias[UNK_ID] -= 5
 
 
+def test_variations_are_near_and_repeatable(model: davam.TextModel) -> None:
+    texts = TEXTS[:30]
+    assert model.vary(texts, 1, share=0, sampling=GREEDY) == [[text] for text in model.reconstruct(texts)]
+    some = model.vary(texts, 4, share=0.3, seed=1, sampling=GREEDY)
+    assert [len(row) for row in some] == [4] * 30
+    assert model.vary(texts, 4, share=0.3, seed=1, sampling=GREEDY) == some
+    assert model.vary(texts, 4, share=0.3, seed=2, sampling=GREEDY) != some
+    assert model.vary(texts[:2], 4, share=0.3, seed=1, sampling=GREEDY) == some[:2]
+
+    def kept(share: float) -> float:
+        """How many words stand where they stood in the reconstruction."""
+        pairs = zip(model.reconstruct(texts), model.vary(texts, 4, share=share, sampling=GREEDY), strict=True)
+        words = [(a.split(), b.split()) for a, row in pairs for b in row]
+        return float(np.mean([np.mean([x == y for x, y in zip(a, b, strict=False)]) for a, b in words]))
+
+    assert 1 > kept(0.2) > kept(0.6) > kept(1.0)
+    with pytest.raises(DataError, match="share=2: the share of codes to draw anew is 0 to 1"):
+        model.vary(texts, 1, share=2)
+
+
 def test_codes_and_back(model: davam.TextModel) -> None:
     codes = model.encode(TEXTS[:3])
     assert [len(row) for row in codes] == [len(text.split()) for text in TEXTS[:3]]

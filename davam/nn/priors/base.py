@@ -60,6 +60,18 @@ class Prior(nn.Module, ABC):
         return ops.sum_nll(logits_BTK, target_BT, ops.length_mask(length_B, target_BT.shape[1]))
 
     @torch.no_grad()
+    def resample(self, codes_BT: Tensor, moved_BT: Tensor, uniform_BT: Tensor, choice: Choice = ANCESTRAL) -> Tensor:
+        """The codes with those at the moved positions drawn anew, each given all codes before it; never the end."""
+        code_B = torch.full_like(codes_BT[:, 0], self.end_code)
+        cache, columns = self.start(len(codes_BT)), []
+        for t in range(codes_BT.shape[1]):
+            logits_BK, cache = self.step(code_B, cache)
+            drawn_B, _ = draw(logits_BK, uniform_BT[:, t], choice, (self.end_code,))
+            code_B = torch.where(moved_BT[:, t], drawn_B, codes_BT[:, t])
+            columns.append(code_B)
+        return torch.stack(columns, dim=1)
+
+    @torch.no_grad()
     def sample(
         self, uniform_BT: Tensor, choice: Choice = ANCESTRAL, least: int = 1, most: int | None = None
     ) -> CodeDraw:
