@@ -9,8 +9,16 @@ import jinja2
 from davam.generation.corpus import Summary
 from davam.generation.held_out import CopyRates
 
-SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
-SIZES += ((10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10 + 1, "1B<n<10B"))
+SIZES: tuple[tuple[int, str], ...] = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+    (10**9, "100M<n<1B"),
+    (10**10 + 1, "1B<n<10B"),
+)
 
 
 def dataset_card(summary: Summary, identity: Mapping[str, Any], model_uri: str, held_out: CopyRates | None) -> str:
