@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from davam import api
 from davam.api import SAMPLE_ROWS, TextModel
@@ -36,6 +37,7 @@ from davam.train.stages import stage_one_module
 PTB_WORDS, PTB_MEAN_LENGTH = 9_998, 21
 SENTENCES = Sampling(min_length=20, max_length=20)
 IMPORTANCE_ROWS, PTB_TEST_ROWS = 16, 3_761
+GPT2_ROWS = 64
 
 
 def main() -> int:
@@ -54,6 +56,7 @@ def main() -> int:
     bench_importance(rows, tokenizer, source, options.rounds)
     model = api.load(options.model) if options.model else untrained(tokenizer)
     bench_sampling(model, options.model is not None, options.rounds)
+    bench_gpt2(options.rounds)
     return 0
 
 
@@ -131,6 +134,22 @@ def bench_sampling(model: TextModel, trained: bool, rounds: int) -> None:
         trained=trained,
         mean_words=round(float(np.mean(words)), 1),
     )
+
+
+def bench_gpt2(rounds: int) -> None:
+    """The same of `transformers`: a GPT-2 of 124 million random weights, 20 tokens and no more, cached, ancestral."""
+    model = GPT2LMHeadModel(GPT2Config()).eval()
+    begin_B1 = torch.full((GPT2_ROWS, 1), model.config.bos_token_id)
+    words = SENTENCES.min_length
+    settings = GenerationConfig(
+        do_sample=True, top_k=0, min_new_tokens=words, max_new_tokens=words, pad_token_id=model.config.eos_token_id
+    )
+    figures = []
+    for _ in range(rounds):
+        began = time.process_time()
+        model.generate(begin_B1, attention_mask=torch.ones_like(begin_B1), generation_config=settings)
+        figures.append(GPT2_ROWS / (time.process_time() - began))
+    say("sampling_gpt2_124m", figures, "sentences/s", batch_rows=GPT2_ROWS, trained=False, mean_words=words)
 
 
 def say(name: str, figures: list[float], unit: str, **facts: object) -> None:
