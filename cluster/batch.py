@@ -125,6 +125,14 @@ def write(rows: Dataset, uri: str, by_split: bool) -> None:
         raise users_error(error) or error from None
 
 
+def tables(rows: Dataset) -> Iterator[pa.Table]:
+    """The rows, a block at a time. Raises the user's error when one of the tasks did."""
+    try:
+        yield from rows.iter_batches(batch_size=None, batch_format="pyarrow")
+    except Exception as error:
+        raise users_error(error) or error from None
+
+
 def users_error(error: BaseException) -> DavamError | None:
     """The DavamError behind an error of Ray's, if one of the user's tasks raised it."""
     seen: set[int] = set()

@@ -4,6 +4,8 @@ Ray Data's own checkpoint remembers which rows of the range were written; the sa
 """
 
 import contextlib
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -49,20 +51,32 @@ class Candidates:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The schema `candidates/1`."""
+        began = time.monotonic()
         candidates = self.make([self.first + row for row in table["id"].to_pylist()])
+        self.counter.add.remote("busy_s", time.monotonic() - began)
         self.counter.add.remote("done", table.num_rows)
         return candidates.set_column(0, "id", table["id"])
 
 
-def share(index: CopyIndex | None) -> Any:
-    """A reference to the index that all actors of a machine read from the same memory."""
-    return None if index is None else ray.put(index)
-
-
 @ray.remote
-def calibrated(model_uri: str, spec: Spec) -> float:
-    """The threshold of `unlikely`, found on the cluster."""
+def _calibrated(model_uri: str, spec: Spec) -> float:
     return most_nats_per_token(batch.load_model(model_uri, gpu=False), spec)
+
+
+def source_of(model_uri: str, spec: Spec, index: CopyIndex | None) -> Source:
+    """What every range is made with: the index in memory that all actors of a machine share, and the threshold of
+    `unlikely`, found on the cluster."""
+    limit = ray.get(_calibrated.remote(model_uri, spec)) if "unlikely" in spec.filters.drop else math.inf
+    return Source(model_uri, spec, None if index is None else ray.put(index), limit)
+
+
+def make_once(source: Source, rows: int, execution: Execution, counter: Any) -> pa.Table:
+    """The first so many candidates, kept nowhere."""
+    ids = ray.data.range(rows, override_num_blocks=max(execution.workers, rows // SAMPLE_ROWS))
+    arguments = {"source": source, "first": 0, "counter": counter}
+    made = batch.map_model(ids, Candidates, arguments, execution, SAMPLE_ROWS)
+    tables = [table.select(SCHEMAS["candidates/1"].names) for table in batch.tables(made)]
+    return pa.concat_tables(tables).cast(SCHEMAS["candidates/1"])
 
 
 def make_range(source: Source, first: int, stop: int, work_uri: str, execution: Execution, counter: Any) -> pa.Table:

@@ -1,15 +1,14 @@
 """Ray Data: reading a corpus, counting its words, and tokenizing it."""
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import Dataset
 
-from cluster.batch import users_error
+from cluster.batch import tables
 from davam.data import source
 from davam.data.schemas import SCHEMAS
 from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
@@ -90,7 +89,7 @@ def count_corpus(rows: Dataset) -> dict[str, Tally[str]]:
     """The first pass: word counts of the training rows, row counts by split, and blank rows."""
     totals: dict[str, Tally[str]] = {WORD: Tally(), ROWS: Tally(), BLANK: Tally()}
     counted = rows.map_batches(tally, batch_size=None, batch_format="pyarrow")
-    for table in _tables(counted):
+    for table in tables(counted):
         for what, key, count in zip(*(table[name].to_pylist() for name in ("what", "key", "count")), strict=True):
             totals[what][key] += count
     return totals
@@ -98,7 +97,7 @@ def count_corpus(rows: Dataset) -> dict[str, Tally[str]]:
 
 def training_texts(rows: Dataset) -> Iterator[str]:
     """The texts of the training rows, for tokenizers that are fitted on text rather than counts."""
-    for table in _tables(rows):
+    for table in tables(rows):
         for text, split in zip(table["text"].to_pylist(), table["split"].to_pylist(), strict=True):
             if split == "train" and text.strip():
                 yield text
@@ -107,13 +106,6 @@ def training_texts(rows: Dataset) -> Iterator[str]:
 def tokenized(rows: Dataset, tokenizer: TextTokenizer, max_tokens: int) -> Dataset:
     """The second pass: rows of `tokens/1` with their split."""
     return rows.map_batches(Tokenize(tokenizer.to_json(), max_tokens).__call__, batch_size=None, batch_format="pyarrow")
-
-
-def _tables(rows: Dataset) -> Iterable[Any]:
-    try:
-        yield from rows.iter_batches(batch_size=None, batch_format="pyarrow")
-    except Exception as error:
-        raise users_error(error) or error from None
 
 
 _CHUNK_SCHEMA = pa.schema(

@@ -172,7 +172,7 @@ class TextModel:
     @torch.no_grad()
     def sample_ids(self, ids: Sequence[int], *, seed: int, sampling: Sampling = ANCESTRAL_SAMPLING) -> Samples:
         """The sentences of these ids, in this order; other ids in the call change nothing."""
-        self._check_sampling(sampling)
+        self.check_sampling(sampling)
         samples = Samples([], seed, [], [], [], [], [], [], [])
         for first in range(0, len(ids), SAMPLE_ROWS):
             self._sample_block(list(ids[first : first + SAMPLE_ROWS]), seed, sampling, samples)
@@ -237,7 +237,7 @@ class TextModel:
         """
         if not 0 <= share <= 1:
             raise DataError(f"share={share}: the share of codes to draw anew is 0 to 1")
-        self.core.check_sampling(sampling)
+        self.check_sampling(sampling)
         codes = [row for row in self.encode(texts) for _ in range(n)]
         varied: list[str] = []
         for first in range(0, len(codes), SAMPLE_ROWS):
@@ -295,7 +295,8 @@ class TextModel:
             weights |= {f"prior.{name}": value for name, value in self.prior.state_dict().items()}
         return weights
 
-    def _check_sampling(self, sampling: Sampling) -> None:
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Raises DataError for lengths that the model cannot hold, and for what its family cannot do."""
         for name, length in (("min_length", sampling.min_length), ("max_length", sampling.max_length)):
             if length is not None and length > self.max_tokens:
                 raise DataError(f"{name}={length}: this model generates 1 to {self.max_tokens} tokens")

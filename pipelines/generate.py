@@ -10,18 +10,23 @@ The same command goes on where it stopped, and a larger --rows makes the new row
 import argparse
 import dataclasses
 import json
+import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 
 from davam import config
-from davam.api import model_folder
+from davam.api import load, model_folder
+from davam.cli import print_lines
 from davam.data import fs
 from davam.data.artifacts import Manifest, Store, folder_digest, read_manifest
 from davam.data.tokenizer import EOS_ID
-from davam.errors import ConfigError
+from davam.errors import ArtifactError, ConfigError
 from davam.generation.card import dataset_card
-from davam.generation.corpus import Corpus, Range, Summary, next_range
+from davam.generation.corpus import Corpus, Range, Summary, next_range, read_corpus
+from davam.generation.forecast import Machine, Probe, forecast, machine, read_prices
 from davam.generation.held_out import CopyRates, held_out_rates
 from davam.generation.spec import Spec
 from davam.quality.copies import CopyIndex
@@ -29,7 +34,10 @@ from davam.recipe import Execution
 from pipelines.stage import absolute, add_execution, connect, guarded, say
 
 MOST_ROWS = 10**10
+PROBE_ROWS, SHOWN = 1_000, 5
+LEAST_ROW_BYTES = 50  # a short sentence with its codes, compressed
 RANGE_ROWS_PER_WORKER = 250_000
+PRICES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster", "prices.yaml")
 COPY_FLAGS = ("copy", "copied_run", "near_copy")
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
@@ -41,8 +49,15 @@ def generate(options: argparse.Namespace) -> None:
     execution = execution_of(options)
     spec = config.validate(Spec, config.merge([], options.overrides))
     model_uri, model_sha256 = open_model(options.model, options.model_sha256)
+    load(model_uri).check_sampling(spec.sampling)
     text = training_text(options.training_text, model_uri, spec)
     identity = spec.identity(model_sha256, None if text is None else text[1].fingerprint)
+    check_store(execution.store, options.rows)
+    if options.probe:
+        machines = None if options.machine is None else machine(read_prices(options.prices), options.machine)
+        connect(execution)
+        look_ahead(model_uri, spec, text, execution, options.rows, machines)
+        return
     corpus = Corpus(execution.store, identity)
     drops, most = bool(spec.filters.drop), options.range_rows or RANGE_ROWS_PER_WORKER * execution.workers
     if next_range(corpus.done(), options.rows, most, drops) is not None:
@@ -65,15 +80,10 @@ def make_missing(
     execution: Execution,
 ) -> None:
     """Makes and commits ranges until there are enough rows."""
-    import ray
-
     from cluster import generation
     from cluster.progress import progress
 
-    limit = float("inf")
-    if "unlikely" in spec.filters.drop:
-        limit = ray.get(generation.calibrated.remote(model_uri, spec))
-    source = generation.Source(model_uri, spec, generation.share(copy_index(text)), limit)
+    source = generation.source_of(model_uri, spec, copy_index(text))
     while (wanted := next_range(corpus.done(), rows, most, drops)) is not None:
         first, stop = wanted
         began = time.monotonic()
@@ -81,6 +91,42 @@ def make_missing(
             table = generation.make_range(source, first, stop, corpus.work_uri(first, stop), execution, counter)
         part = corpus.close(first, stop, table, rows)
         say(range_line(part, time.monotonic() - began))
+
+
+def look_ahead(
+    model_uri: str,
+    spec: Spec,
+    text: tuple[Store, Manifest] | None,
+    execution: Execution,
+    rows: int,
+    kind: Machine | None,
+) -> None:
+    """Makes a few rows that are not kept, and prints their quality, some of them, and what all rows will take."""
+    import ray
+
+    from cluster import generation
+    from cluster.progress import progress
+
+    source = generation.source_of(model_uri, spec, copy_index(text))
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Corpus(folder, spec.identity("", None))
+        with progress("probe", PROBE_ROWS, "rows") as counter:
+            table = generation.make_once(source, PROBE_ROWS, execution, counter)
+            busy_s = ray.get(counter.get.remote())["busy_s"]
+        part = trial.close(0, PROBE_ROWS, table, PROBE_ROWS)
+        size = sum(count for _, count in fs.list_files(fs.join(folder, "data")))
+        if part.kept:
+            trial.finish(part.kept)
+            print_lines(next(read_corpus(folder))["text"].to_pylist()[:SHOWN])
+            print()
+    usd_per_worker_hour = None if kind is None else kind.usd_per_hour / kind.workers
+    for name, count in part.dropped.items():
+        print(f"dropped_{name} {count / PROBE_ROWS:.4f}")
+    for name, count in part.said.flagged.items():
+        print(f"flagged_{name} {count / max(1, part.kept):.4f}")
+    figures = forecast(Probe(PROBE_ROWS, part.kept, busy_s, size), rows, execution.workers, usd_per_worker_hour)
+    for name, value in figures.items():
+        print(f"{name} {value:.6g}")
 
 
 def open_model(uri: str, expected_sha256: str | None) -> tuple[str, str]:
@@ -165,6 +211,18 @@ def range_line(part: Range, wall_s: float) -> str:
     return f"ids {part.first:,} to {part.stop:,}: {part.kept:,} rows, {rate}" + (f"; dropped {why}" if why else "")
 
 
+def check_store(uri: str, rows: int) -> None:
+    """Raises ArtifactError for a store that cannot be written, or a disk that so many rows do not fit on."""
+    Store(uri).probe_writable()
+    if fs.is_local(uri):
+        free = shutil.disk_usage(fs.resolve(uri)[1]).free
+        if free < rows * LEAST_ROW_BYTES:
+            raise ArtifactError(
+                f"--store {uri} has {free / 1e9:,.1f} GB free, but {rows:,} rows take at least "
+                f"{rows * LEAST_ROW_BYTES / 1e9:,.0f} GB; give another --store, or fewer rows"
+            )
+
+
 def report(summary: Summary, uri: str) -> None:
     """The figures and the place, for machines on stdout."""
     print(f"rows {summary.rows}\ncandidates {summary.candidates}")
@@ -198,6 +256,9 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     options.add_argument(
         "--training-text", default="auto", help="URI of the `tokens` artifact to compare rows with; auto; or none"
     )
+    options.add_argument("--probe", action="store_true", help="make a few rows, say what all would take, and stop")
+    options.add_argument("--machine", help="the forecast's machine, of the table of prices")
+    options.add_argument("--prices", default=PRICES, help="a YAML table of machines")
     options.add_argument("--range-rows", type=int, help="rows that are committed together")
     add_execution(options, "generated")
     return options.parse_args(given)

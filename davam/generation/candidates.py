@@ -1,5 +1,6 @@
 """Candidate rows: drawn, checked on their own, and hashed for the comparison with other rows."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,7 +71,7 @@ def most_nats_per_token(model: TextModel, spec: Spec) -> float:
     """The nats a token above which a row is `unlikely`: those that this share of the first rows exceeds. Without a
     rule that asks for it, no row is."""
     if "unlikely" not in spec.filters.drop:
-        return np.inf
+        return math.inf
     samples = model.sample_ids(range(CALIBRATION_ROWS), seed=spec.seed, sampling=spec.sampling)
     nats_N = np.asarray(samples.prior_nats) + np.asarray(samples.decode_nats)
     words = [row[:-1] for row in samples.tokens]
