@@ -98,9 +98,16 @@ def committed_rows(parts: list[tuple[str, str]], rows_per_block: int) -> Dataset
     )
 
 
-def map_model(rows: Dataset, actor: type, arguments: dict[str, Any], execution: Execution, batch_rows: int) -> Dataset:
-    """The rows mapped by a fixed pool of actors, one per worker."""
-    cpus = actor_cpus(execution, most_resources())
+def map_model(
+    rows: Dataset,
+    actor: type,
+    arguments: dict[str, Any],
+    execution: Execution,
+    batch_rows: int,
+    spare_cpus: int = 1,
+) -> Dataset:
+    """The rows mapped by a fixed pool of actors, one per worker, that leave so many CPUs of the cluster to others."""
+    cpus = actor_cpus(execution, most_resources(), spare_cpus)
     resources: dict[str, Any] = {"num_gpus": 1} if execution.gpu else {"num_cpus": cpus}
     return rows.map_batches(
         actor,

@@ -86,7 +86,8 @@ def make_range(source: Source, first: int, stop: int, work_uri: str, execution: 
     with _checkpointed(fs.join(work_uri, "checkpoint")):
         ids = ray.data.range(rows, override_num_blocks=-(-rows // block_rows))
         arguments = {"source": source, "first": first, "counter": counter}
-        made = batch.map_model(ids, Candidates, arguments, execution, SAMPLE_ROWS)
+        # One for reading and writing, one for the actor that knows what is there.
+        made = batch.map_model(ids, Candidates, arguments, execution, SAMPLE_ROWS, spare_cpus=2)
         batch.write(made, fs.join(work_uri, "candidates"), by_split=False)
     table = _read(fs.join(work_uri, "candidates"))
     return table.set_column(0, SCHEMAS["candidates/1"].field("id"), pa.array(table["id"].to_numpy() + np.int64(first)))
@@ -97,12 +98,14 @@ def _checkpointed(uri: str) -> Iterator[None]:
     """Ray Data writes each row once, across calls. The setting is the process's, so it is put back."""
     context = DataContext.get_current()
     # Without deleting: a finished range that was not committed would be appended to itself.
-    context.checkpoint_config = CheckpointConfig(
+    settings = CheckpointConfig(
         id_column="id",
         checkpoint_path=uri,
         override_filesystem=fs.resolve(uri)[0],
         delete_checkpoint_on_success=False,
     )
+    settings.checkpoint_actor_pool_max_size = 1
+    context.checkpoint_config = settings
     try:
         yield
     finally:

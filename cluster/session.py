@@ -69,10 +69,10 @@ def most_resources() -> dict[str, float]:
     return {name: max(now.get(name, 0), most.get(name, 0)) for name in now.keys() | most.keys()}
 
 
-def actor_cpus(execution: Execution, resources: Mapping[str, float]) -> float:
-    """CPUs that each of a pool's actors takes: its share, less what leaves one CPU for the tasks that read and write.
+def actor_cpus(execution: Execution, resources: Mapping[str, float], spare: int = 1) -> float:
+    """CPUs that each of a pool's actors takes: its share, less what leaves some for the tasks that read and write.
     Ray Data would otherwise wait for ever on a cluster that the actors fill."""
-    return min(execution.cpus_per_worker, max(0.0, (resources.get("CPU", 0) - 1) / execution.workers))
+    return min(execution.cpus_per_worker, max(0.0, (resources.get("CPU", 0) - spare) / execution.workers))
 
 
 def slots(execution: Execution) -> int:

@@ -82,7 +82,6 @@ def test_what_is_refused_before_any_work(corpus: Path, model: str, built: Built,
     bare = tmp_path / "model"
     davam.load(model).save(bare)
     for arguments, message in (
-        (["--model", "no/such", "--rows", "5"], "no/such: no model here"),
         (["--model", model, "--rows", "0"], "--rows 0: give 1 to 10,000,000,000"),
         (["--model", model, "--rows", "many"], "invalid int value: 'many'"),
         (["--model", model, "--rows", "5", "--model-sha256", "beef"], "not beef; it is another model"),
@@ -97,6 +96,9 @@ def test_what_is_refused_before_any_work(corpus: Path, model: str, built: Built,
         assert done.returncode == 2, (arguments, done.stderr)
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+    done = run("--store", str(tmp_path / "out"), "--model", "no/such", "--rows", "5", script="generate")
+    assert done.returncode == 1
+    assert "no/such: no model here" in done.stderr
 
 
 def test_a_filter_that_rejects_everything_stops_and_is_named(model: str, tmp_path: Path) -> None:
