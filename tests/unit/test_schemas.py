@@ -25,6 +25,32 @@ COLUMNS = {
         "reconstruction",
         "tokens_matched",
     ],
+    "candidates/1": [
+        "id",
+        "text",
+        "codes",
+        "tokens",
+        "prior_nats",
+        "decode_nats",
+        "copied_tokens",
+        "flags",
+        "text_hash",
+        "band_hashes",
+    ],
+    "generated/1": [
+        "id",
+        "text",
+        "codes",
+        "tokens",
+        "prior_nats",
+        "decode_nats",
+        "copied_tokens",
+        "flags",
+        "seed",
+        "model_sha256",
+        "spec_sha256",
+        "is_synthetic",
+    ],
 }
 
 
