@@ -79,17 +79,17 @@ def make_once(source: Source, rows: int, execution: Execution, counter: Any) -> 
     return pa.concat_tables(tables).cast(SCHEMAS["candidates/1"])
 
 
-def make_range(source: Source, first: int, stop: int, work_uri: str, execution: Execution, counter: Any) -> pa.Table:
+def make_range(source: Source, first: int, stop: int, pending_uri: str, execution: Execution, counter: Any) -> pa.Table:
     """The candidates of the ids [first, stop), some of them perhaps twice after an interruption."""
     rows = stop - first
     block_rows = max(1, min(BLOCK_ROWS, -(-rows // execution.workers)))
-    with _checkpointed(fs.join(work_uri, "checkpoint")):
+    with _checkpointed(fs.join(pending_uri, "checkpoint")):
         ids = ray.data.range(rows, override_num_blocks=-(-rows // block_rows))
         arguments = {"source": source, "first": first, "counter": counter}
         # One for reading and writing, one for the actor that knows what is there.
         made = batch.map_model(ids, Candidates, arguments, execution, SAMPLE_ROWS, spare_cpus=2)
-        batch.write(made, fs.join(work_uri, "candidates"), by_split=False)
-    table = _read(fs.join(work_uri, "candidates"))
+        batch.write(made, fs.join(pending_uri, "candidates"), by_split=False)
+    table = _read(fs.join(pending_uri, "candidates"))
     return table.set_column(0, SCHEMAS["candidates/1"].field("id"), pa.array(table["id"].to_numpy() + np.int64(first)))
 
 

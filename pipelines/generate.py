@@ -88,7 +88,7 @@ def make_missing(
         first, stop = wanted
         began = time.monotonic()
         with progress("generate", stop - first, "rows") as counter:
-            table = generation.make_range(source, first, stop, corpus.work_uri(first, stop), execution, counter)
+            table = generation.make_range(source, first, stop, corpus.pending_uri(first, stop), execution, counter)
         part = corpus.close(first, stop, table, rows)
         say(range_line(part, time.monotonic() - began))
 

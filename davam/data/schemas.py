@@ -12,6 +12,17 @@ def _schema(name: str, **columns: pa.DataType) -> pa.Schema:
 
 _INTS = pa.list_(pa.int32())
 _FLOATS = pa.list_(pa.float32())
+# tokens is their number without the end; copied_tokens the longest run that one training text has too
+_DRAWN = {
+    "id": pa.int64(),
+    "text": pa.string(),
+    "codes": _INTS,
+    "tokens": pa.int32(),
+    "prior_nats": pa.float64(),
+    "decode_nats": pa.float64(),
+    "copied_tokens": pa.int32(),
+    "flags": pa.list_(pa.string()),
+}
 
 SCHEMAS: dict[str, pa.Schema] = {
     # words then </s>, without <s>; length counts both
@@ -49,28 +60,14 @@ SCHEMAS: dict[str, pa.Schema] = {
     # generated rows before it is decided which of them stay
     "candidates/1": _schema(
         "candidates/1",
-        id=pa.int64(),
-        text=pa.string(),
-        codes=_INTS,
-        tokens=pa.int32(),
-        prior_nats=pa.float64(),
-        decode_nats=pa.float64(),
-        copied_tokens=pa.int32(),
-        flags=pa.list_(pa.string()),
+        **_DRAWN,
         text_hash=pa.uint64(),
         band_hashes=pa.list_(pa.uint64()),
     ),
-    # tokens is their number without the end; copied_tokens the longest run that one training text has too
+    # generated rows that stay, and where they come from
     "generated/1": _schema(
         "generated/1",
-        id=pa.int64(),
-        text=pa.string(),
-        codes=_INTS,
-        tokens=pa.int32(),
-        prior_nats=pa.float64(),
-        decode_nats=pa.float64(),
-        copied_tokens=pa.int32(),
-        flags=pa.list_(pa.string()),
+        **_DRAWN,
         seed=pa.int64(),
         model_sha256=pa.string(),
         spec_sha256=pa.string(),

@@ -1,7 +1,7 @@
 """A generated corpus: which ranges of candidate rows it is made of, and the files that hold its rows.
 
     <uri>/corpus.json                           what the corpus is; written first, and never changed
-    <uri>/work/<first>-<stop>/                  what a range in progress needs; removed in the end
+    <uri>/pending/<first>-<stop>/               what a range in progress needs; removed in the end
     <uri>/data/<first>-<stop>-<rows>.parquet    the rows of a range that stay, in the order of their ids
     <uri>/spare/<first>-<stop>.parquet          the same for the range in which the corpus ends, beyond its end
     <uri>/ranges/<first>-<stop>-<flag>.npy      hashes of a range's rows, where later rows are compared with them
@@ -215,9 +215,9 @@ class Corpus:
         self._remove_unlisted(summary)
         return summary
 
-    def work_uri(self, first: int, stop: int) -> str:
+    def pending_uri(self, first: int, stop: int) -> str:
         """Where a range in progress keeps its files."""
-        return fs.join(self.uri, "work", range_name(first, stop))
+        return fs.join(self.uri, "pending", range_name(first, stop))
 
     def _judge(self, table: pa.Table) -> list[str | None]:
         """Of each row the flag that it is dropped for, or nothing."""
@@ -273,7 +273,7 @@ class Corpus:
         for part in self.done():
             if data_path(part, part.kept) in listed:
                 fs.delete_file(self._spare_uri(part))
-        fs.delete_folder(fs.join(self.uri, "work"))
+        fs.delete_folder(fs.join(self.uri, "pending"))
 
     def _data_uri(self, part: Range, count: int) -> str:
         return fs.join(self.uri, data_path(part, count))

@@ -65,7 +65,7 @@ def test_workers_ranges_growth_and_a_killed_driver_change_nothing(corpus: Path, 
     command = [sys.executable, "pipelines/generate.py", *arguments, "--rows", "400"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 150
-    while not list(tmp_path.glob("work/*/checkpoint/*.parquet")) and process.poll() is None:
+    while not list(tmp_path.glob("pending/*/checkpoint/*.parquet")) and process.poll() is None:
         assert time.monotonic() < deadline, "nothing was written"
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)

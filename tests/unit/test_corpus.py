@@ -105,7 +105,7 @@ def test_growing_keeps_the_rows_and_makes_the_new_half_alone(tmp_path: Path) -> 
     assert generated(tmp_path / "grown", 300, 10_000, **drop).equals(half)
     assert pq.read_table(tmp_path / "grown" / "data").num_rows == 300
     assert generated(tmp_path / "grown", 600, 10_000, **drop).equals(grown)
-    assert not (tmp_path / "grown" / "work").exists()
+    assert not (tmp_path / "grown" / "pending").exists()
 
 
 @settings(max_examples=60, deadline=None)

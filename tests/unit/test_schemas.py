@@ -7,6 +7,7 @@ import pytest
 from davam.data import schemas
 from davam.errors import ArtifactError
 
+DRAWN = ["id", "text", "codes", "tokens", "prior_nats", "decode_nats", "copied_tokens", "flags"]
 COLUMNS = {
     "tokens/1": ["id", "tokens", "length", "text"],
     "codes/1": ["id", "codes", "length"],
@@ -26,26 +27,12 @@ COLUMNS = {
         "tokens_matched",
     ],
     "candidates/1": [
-        "id",
-        "text",
-        "codes",
-        "tokens",
-        "prior_nats",
-        "decode_nats",
-        "copied_tokens",
-        "flags",
+        *DRAWN,
         "text_hash",
         "band_hashes",
     ],
     "generated/1": [
-        "id",
-        "text",
-        "codes",
-        "tokens",
-        "prior_nats",
-        "decode_nats",
-        "copied_tokens",
-        "flags",
+        *DRAWN,
         "seed",
         "model_sha256",
         "spec_sha256",
