@@ -32,7 +32,7 @@ class Encoder:
         self.counter = counter
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Columns id, codes, length, split."""
+        """Columns id, codes, length, split and, where there are any, label."""
         codes = self.model.encode_tokens(table["tokens"].to_pylist())
         self.counter.add.remote("done", table.num_rows)
         columns = {
@@ -41,7 +41,7 @@ class Encoder:
             "length": pa.array([len(row) for row in codes], pa.int32()),
             "split": table["split"],
         }
-        return pa.table(columns)
+        return pa.table(columns | labels_of(table))
 
 
 class Sampler:
@@ -71,9 +71,15 @@ class Scorer:
     def __call__(self, table: pa.Table) -> pa.Table:
         """The schema `scores/2`."""
         tokens, texts, ids = (table[name].to_pylist() for name in ("tokens", "text", "id"))
-        scores = self.model.score_tokens(tokens, texts, ids, self.importance_draws)
+        labels = table["label"].to_pylist() if self.model.labels else None
+        scores = self.model.score_tokens(tokens, texts, ids, self.importance_draws, labels)
         self.counter.add.remote("done", table.num_rows)
         return scores.table()
+
+
+def labels_of(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """The column of labels, where the rows have one."""
+    return {"label": table["label"]} if "label" in table.column_names else {}
 
 
 def read_parts(batch: dict[str, np.ndarray]) -> Iterator[pa.Table]:

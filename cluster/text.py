@@ -8,31 +8,33 @@ import pyarrow as pa
 import ray
 from ray.data import Dataset
 
-from cluster.batch import tables
+from cluster.batch import labels_of, tables
 from davam.data import source
 from davam.data.schemas import SCHEMAS
 from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
 
 ROWS = "rows"
 BLANK = "blank"
+LABEL = "label"
 WORD = "word"
 
 
 class ReadChunks:
-    """Rows id, text, split of listed chunks; rows without a given split get one from the hash of their text."""
+    """Rows id, text, split and, where there are any, label of listed chunks; rows without a given split get one from
+    the hash of their text."""
 
-    def __init__(self, text_column: str, valid_share: float, test_share: float) -> None:
-        self.text_column = text_column
+    def __init__(self, columns: source.Columns, valid_share: float, test_share: float) -> None:
+        self.columns = columns
         self.shares = (valid_share, test_share)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """One table per batch of lines."""
         for values in batch.to_pylist():
             chunk = source.Chunk(**values)
-            for lines in source.read_chunk(chunk, self.text_column):
+            for lines in source.read_chunk(chunk, self.columns):
                 texts = lines["text"].to_pylist()
                 splits = [chunk.split or source.split_by_hash(text, *self.shares) for text in texts]
-                yield pa.table({"id": lines["id"], "text": lines["text"], "split": pa.array(splits, pa.string())})
+                yield pa.Table.from_batches([lines]).append_column("split", pa.array(splits, pa.string()))
 
 
 class Tokenize:
@@ -43,39 +45,40 @@ class Tokenize:
         self.max_tokens = max_tokens
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Columns id, tokens, length, text, split."""
+        """Columns id, tokens, length, text, split and, where there are any, label."""
         encoded = self.tokenizer.encode(table["text"].to_pylist())
         keep = pa.array([1 <= len(row) <= self.max_tokens for row in encoded])
         tokens = [[*row, EOS_ID] for row in encoded if 1 <= len(row) <= self.max_tokens]
         kept = table.filter(keep)
         schema = SCHEMAS["tokens/1"]
-        return pa.table(
-            {
-                "id": kept["id"],
-                "tokens": pa.array(tokens, schema.field("tokens").type),
-                "length": pa.array([len(row) for row in tokens], pa.int32()),
-                "text": kept["text"],
-                "split": kept["split"],
-            }
-        )
+        columns = {
+            "id": kept["id"],
+            "tokens": pa.array(tokens, schema.field("tokens").type),
+            "length": pa.array([len(row) for row in tokens], pa.int32()),
+            "text": kept["text"],
+            "split": kept["split"],
+        }
+        return pa.table(columns | labels_of(kept))
 
 
-def read_corpus(chunks: list[source.Chunk], text_column: str, valid_share: float, test_share: float) -> Dataset:
-    """The corpus as rows id, text, split; lazily, so that it is read again by each pass."""
+def read_corpus(chunks: list[source.Chunk], columns: source.Columns, valid_share: float, test_share: float) -> Dataset:
+    """The corpus as rows id, text, split, perhaps label; lazily, so that it is read again by each pass."""
     items = pa.Table.from_pylist([asdict(chunk) for chunk in chunks], schema=_CHUNK_SCHEMA)
-    reader = ReadChunks(text_column, valid_share, test_share)
+    reader = ReadChunks(columns, valid_share, test_share)
     rows = ray.data.from_arrow([items.slice(i, 1) for i in range(len(items))])
     return rows.map_batches(reader.__call__, batch_size=1, batch_format="pyarrow")
 
 
 def tally(table: pa.Table) -> pa.Table:
-    """How often each word of the training rows occurs, and how many rows of each split there are, and blank ones."""
+    """How often each word and each label of the training rows occurs, and how many rows of each split there are, and
+    blank ones."""
     texts, splits = table["text"].to_pylist(), table["split"].to_pylist()
     words = count_words(text for text, split in zip(texts, splits, strict=True) if split == "train")
     rows = Tally(splits)
     blank = sum(not text.strip() for text in texts)
     entries = [(WORD, word, count) for word, count in words.items()]
     entries += [(ROWS, split, count) for split, count in rows.items()] + [(BLANK, "", blank)]
+    entries += [(LABEL, label, count) for label, count in _training_labels(table).items()]
     return pa.table(
         {
             "what": [e[0] for e in entries],
@@ -85,9 +88,16 @@ def tally(table: pa.Table) -> pa.Table:
     )
 
 
+def _training_labels(table: pa.Table) -> Tally[str]:
+    if "label" not in table.column_names:
+        return Tally()
+    rows = zip(*(table[name].to_pylist() for name in ("label", "split", "text")), strict=True)
+    return Tally(label for label, split, text in rows if split == "train" and text.strip())
+
+
 def count_corpus(rows: Dataset) -> dict[str, Tally[str]]:
-    """The first pass: word counts of the training rows, row counts by split, and blank rows."""
-    totals: dict[str, Tally[str]] = {WORD: Tally(), ROWS: Tally(), BLANK: Tally()}
+    """The first pass: counts of words and labels of the training rows, row counts by split, and blank rows."""
+    totals: dict[str, Tally[str]] = {what: Tally() for what in (WORD, ROWS, BLANK, LABEL)}
     counted = rows.map_batches(tally, batch_size=None, batch_format="pyarrow")
     for table in tables(counted):
         for what, key, count in zip(*(table[name].to_pylist() for name in ("what", "key", "count")), strict=True):

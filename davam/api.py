@@ -5,7 +5,7 @@ Legend: B rows, T words, S = T+1 targets, K codes.
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
@@ -24,6 +24,7 @@ from davam.card import model_card
 from davam.data import fs
 from davam.data.artifacts import localize
 from davam.data.batches import Batch, Rows, plan_in_order, take_slice, to_device
+from davam.data.labels import NO_LABELS, Labels
 from davam.data.schemas import SCHEMAS
 from davam.data.tokenizer import EOS_ID, TextTokenizer
 from davam.errors import ArtifactError, DataError
@@ -47,6 +48,7 @@ class Samples:
     """Generated sentences with their latents and the nats they cost; row i is a function of (model, seed, ids[i]).
 
     `codes` or, of families with Gaussian latents, `latents` (one after the other in one list); the other is empty.
+    `labels` are of models that have some.
     """
 
     ids: list[int]
@@ -58,9 +60,10 @@ class Samples:
     prior_nats: list[float]
     decode_nats: list[float]
     truncated: list[bool]
+    labels: list[str] | None
 
     def table(self) -> pa.Table:
-        """The samples in the schema `samples/2`."""
+        """The samples in the schema `samples/2`, and their labels, if any, in that of `labels/1`."""
         columns = {
             "id": self.ids,
             "seed": [self.seed] * len(self.ids),
@@ -72,7 +75,11 @@ class Samples:
             "decode_nats": self.decode_nats,
             "truncated": self.truncated,
         }
-        return pa.Table.from_pydict(columns, schema=SCHEMAS["samples/2"])
+        table = pa.Table.from_pydict(columns, schema=SCHEMAS["samples/2"])
+        if self.labels is None:
+            return table
+        field = SCHEMAS["labels/1"].field("label")
+        return table.append_column(field, pa.array(self.labels, field.type))
 
 
 @dataclass(frozen=True)
@@ -129,17 +136,23 @@ class TextModel:
     """A tokenizer, a model of one of the families and, where that has codes, after stage two a prior over them."""
 
     def __init__(
-        self, model_config: FamilyConfig, prior_config: PriorConfig | None, tokenizer: TextTokenizer, max_tokens: int
+        self,
+        model_config: FamilyConfig,
+        prior_config: PriorConfig | None,
+        tokenizer: TextTokenizer,
+        max_tokens: int,
+        labels: Labels = NO_LABELS,
     ) -> None:
         self.model_config = model_config
         self.prior_config = prior_config
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.labels = labels
         self.training: dict[str, Any] = {}  # each stage's record, `metrics.json`
-        self.core: TextFamily = build_family(model_config, tokenizer.vocab_size, max_tokens).eval()
+        self.core: TextFamily = build_family(model_config, tokenizer.vocab_size, max_tokens, len(labels)).eval()
         self.prior: Prior | None = None
         if isinstance(model_config, CodebookConfig) and prior_config is not None:
-            self.prior = build_prior(prior_config, model_config.codebook_size).eval()
+            self.prior = build_prior(prior_config, model_config.codebook_size, len(labels)).eval()
 
     @property
     def device(self) -> torch.device:
@@ -165,7 +178,8 @@ class TextModel:
     def sample(self, n: int, *, seed: int = 0, sampling: Sampling = ANCESTRAL_SAMPLING, first_id: int = 0) -> Samples:
         """n new sentences: latents from the prior, then the decoder's words, by default as the model has them.
 
-        Raises DataError for lengths that the model cannot hold, and for what its family cannot do.
+        Raises DataError for lengths that the model cannot hold, for what its family cannot do, and for labels that it
+        does not know.
         """
         return self.sample_ids(range(first_id, first_id + n), seed=seed, sampling=sampling)
 
@@ -173,7 +187,7 @@ class TextModel:
     def sample_ids(self, ids: Sequence[int], *, seed: int, sampling: Sampling = ANCESTRAL_SAMPLING) -> Samples:
         """The sentences of these ids, in this order; other ids in the call change nothing."""
         self.check_sampling(sampling)
-        samples = Samples([], seed, [], [], [], [], [], [], [])
+        samples = Samples([], seed, [], [], [], [], [], [], [], [] if self.labels else None)
         for first in range(0, len(ids), SAMPLE_ROWS):
             self._sample_block(list(ids[first : first + SAMPLE_ROWS]), seed, sampling, samples)
         return samples
@@ -196,26 +210,29 @@ class TextModel:
         return codes
 
     @torch.no_grad()
-    def decode(self, codes: Sequence[Sequence[int]]) -> list[str]:
-        """The likeliest text of each code sequence, word by word, running free.
+    def decode(self, codes: Sequence[Sequence[int]], labels: Sequence[str] | None = None) -> list[str]:
+        """The likeliest text of each code sequence, word by word, running free; a model with labels needs one for each.
 
-        Raises DataError for codes outside the codebook, and for empty or too long sequences.
+        Raises DataError for codes outside the codebook, for empty or too long sequences, and for labels that the model
+        does not know.
         """
         self._check_codes(codes)
+        numbers = self._label_numbers(labels, len(codes))
         texts: list[str] = []
         for first in range(0, len(codes), SAMPLE_ROWS):
             block = codes[first : first + SAMPLE_ROWS]
-            decoded = self._likeliest(self.codes.code_latents(*self._code_block(block)))
+            label_B = self._label_tensor(numbers, range(first, first + len(block)))
+            decoded = self._likeliest(self.codes.code_latents(*self._code_block(block)), label_B)
             texts += self.tokenizer.decode(decoded.tokens_BS.tolist())
         return texts
 
     @torch.no_grad()
-    def reconstruct(self, texts: Sequence[str]) -> list[str]:
+    def reconstruct(self, texts: Sequence[str], labels: Sequence[str] | None = None) -> list[str]:
         """Each text rebuilt from its latents without chance: from its codes, or from the posterior's mean."""
-        tokens = self._tokens(texts)
+        tokens, numbers = self._tokens(texts), self._label_numbers(labels, len(texts))
         rebuilt = [""] * len(tokens)
-        for batch in self._batches(Rows.from_lists(range(len(tokens)), tokens)):
-            decoded = self._likeliest(self.core.infer(batch))
+        for batch in self._batches(Rows.from_lists(range(len(tokens)), tokens, numbers)):
+            decoded = self._likeliest(self.core.infer(batch), batch.label_B)
             for index, text in zip(batch.index_B, self.tokenizer.decode(decoded.tokens_BS.tolist()), strict=True):
                 rebuilt[index] = text
         return rebuilt
@@ -229,34 +246,47 @@ class TextModel:
         share: float = 0.3,
         seed: int = 0,
         sampling: Sampling = ANCESTRAL_SAMPLING,
+        labels: Sequence[str] | None = None,
+        ids: Sequence[int] | None = None,
     ) -> list[list[str]]:
         """n sentences near each text: this share of its codes is drawn anew from the prior, each given those before it,
-        and the codes are decoded. Variation k of text i is a function of (model, seed, text, i, k).
+        and the codes are decoded. A model with labels needs one for each text. Variation k of text i is a function of
+        (model, seed, text, its label, ids[i], k); the ids are the texts' places unless given.
 
         Raises DataError for a share outside [0, 1], and for models without codes or without a prior.
         """
         if not 0 <= share <= 1:
             raise DataError(f"share={share}: the share of codes to draw anew is 0 to 1")
         self.check_sampling(sampling)
-        codes = [row for row in self.encode(texts) for _ in range(n)]
+        numbers = self._label_numbers(labels, len(texts))
+        codes, rows_id = self.encode(texts), range(len(texts)) if ids is None else ids
         varied: list[str] = []
-        for first in range(0, len(codes), SAMPLE_ROWS):
-            ids = range(first, min(first + SAMPLE_ROWS, len(codes)))
-            varied += self._vary_block(codes[first : first + SAMPLE_ROWS], list(ids), share, seed, sampling)
+        for first in range(0, n * len(texts), SAMPLE_ROWS):
+            places = range(first, min(first + SAMPLE_ROWS, n * len(texts)))
+            rows = [place // n for place in places]
+            identity = [(rows_id[row], place % n) for row, place in zip(rows, places, strict=True)]
+            label_B = self._label_tensor(numbers, rows)
+            varied += self._vary_block([codes[row] for row in rows], identity, label_B, share, seed, sampling)
         return [varied[i * n : (i + 1) * n] for i in range(len(texts))]
 
-    def score(self, texts: Sequence[str], importance_draws: int = 0) -> Scores:
+    def score(self, texts: Sequence[str], importance_draws: int = 0, labels: Sequence[str] | None = None) -> Scores:
         """Rec and KL of each text in nats, its free-running reconstruction, and how many tokens of it are right in
-        their place; with draws, the importance-weighted nats of models with a single Gaussian latent."""
-        return self.score_tokens(self._tokens(texts), texts, range(len(texts)), importance_draws)
+        their place; with draws, the importance-weighted nats of models with a single Gaussian latent. A model with
+        labels needs one for each text, and its figures are given that."""
+        return self.score_tokens(self._tokens(texts), texts, range(len(texts)), importance_draws, labels)
 
     @torch.no_grad()
     def score_tokens(
-        self, tokens: Sequence[Sequence[int]], texts: Sequence[str], ids: Sequence[int], importance_draws: int = 0
+        self,
+        tokens: Sequence[Sequence[int]],
+        texts: Sequence[str],
+        ids: Sequence[int],
+        importance_draws: int = 0,
+        labels: Sequence[str] | None = None,
     ) -> Scores:
         """The scores of tokenized rows, each ending with `</s>`. A posterior's draws are a function of the row's id."""
         order = np.argsort(np.asarray(ids, dtype=np.int64), kind="stable")
-        rows = Rows.from_lists(ids, tokens)
+        rows = Rows.from_lists(ids, tokens, self._label_numbers(labels, len(tokens)))
         found: dict[str, list[Any]] = {name: [None] * len(tokens) for name in SCORED}
         for batch in self._batches(rows):
             columns = self._score_batch(batch, importance_draws)
@@ -276,6 +306,7 @@ class TextModel:
             "vocab_size": self.tokenizer.vocab_size,
             "max_tokens": self.max_tokens,
             "tokenizer_sha256": self.tokenizer.digest(),
+            "labels": dict(self.labels.rows),
             "model": self.model_config.model_dump(mode="json"),
             "prior": None if self.prior_config is None else self.prior_config.model_dump(mode="json"),
         }
@@ -301,19 +332,26 @@ class TextModel:
             if length is not None and length > self.max_tokens:
                 raise DataError(f"{name}={length}: this model generates 1 to {self.max_tokens} tokens")
         self.core.check_sampling(sampling)
+        if sampling.labels is not None:
+            self._require_labels()
+            self.labels.shares(sampling.labels)
 
-    def _likeliest(self, latents: Latents) -> Decoded:
+    def _likeliest(self, latents: Latents, label_B: Tensor | None) -> Decoded:
         no_chance_BS2 = torch.zeros(len(latents.length_B), self.max_tokens + 1, 2, device=self.device)
-        return self.core.generate(latents, GREEDY, no_chance_BS2)
+        return self.core.generate(latents, GREEDY, no_chance_BS2, label_B)
 
     def _sample_block(self, ids: list[int], seed: int, sampling: Sampling, out: Samples) -> None:
         filled = [ids[row] for row in filled_up(torch.arange(len(ids), device=self.device), SAMPLE_ROWS).tolist()]
         u_BN = sampling_uniforms(seed, Stream.PRIOR_SAMPLE, filled, self.core.draw_width).to(self.device)
-        draw = self.core.draw(u_BN, self.prior, sampling)
+        labels = self._draw_labels(filled, seed, sampling) if self.labels else None
+        label_B = self._label_tensor(None if labels is None else self.labels.numbers(labels), range(len(filled)))
+        draw = self.core.draw(u_BN, self.prior, sampling, label_B)
         u_BM = sampling_uniforms(seed, Stream.DECODER_SAMPLE, filled, 2 * (self.max_tokens + 1)).to(self.device)
-        decoded = self.core.generate(draw.latents, sampling, u_BM.view(len(filled), -1, 2))
+        decoded = self.core.generate(draw.latents, sampling, u_BM.view(len(filled), -1, 2), label_B)
         n = len(ids)
         out.ids.extend(ids)
+        if labels is not None and out.labels is not None:
+            out.labels.extend(labels[:n])
         out.texts.extend(self.tokenizer.decode(decoded.tokens_BS[:n].tolist()))
         out.codes.extend(_codes(draw.latents, n))
         out.latents.extend(_vectors(draw.latents, n))
@@ -323,19 +361,49 @@ class TextModel:
         out.truncated.extend((draw.truncated_B | decoded.truncated_B)[:n].tolist())
 
     def _vary_block(
-        self, codes: list[list[int]], ids: list[int], share: float, seed: int, sampling: Sampling
+        self,
+        codes: list[list[int]],
+        identity: list[tuple[int, int]],
+        label_B: Tensor | None,
+        share: float,
+        seed: int,
+        sampling: Sampling,
     ) -> list[str]:
-        filled = filled_up(torch.arange(len(ids), device=self.device), SAMPLE_ROWS).tolist()
+        filled_B = filled_up(torch.arange(len(codes), device=self.device), SAMPLE_ROWS)
+        filled = filled_B.tolist()
+        label_B = None if label_B is None else label_B[filled_B]
         codes_BT, code_B = self._code_block([codes[row] for row in filled], WIDTH_MULTIPLE)
-        numbers = [ids[row] for row in filled]
-        u_BT2 = sampling_uniforms(seed, Stream.VARY, numbers, 2 * self.max_tokens).view(len(filled), -1, 2)
+        ids, parts = zip(*(identity[row] for row in filled), strict=True)
+        u_BT2 = sampling_uniforms(seed, Stream.VARY, ids, 2 * self.max_tokens, parts).view(len(filled), -1, 2)
         u_BT2 = u_BT2[:, : codes_BT.shape[1]].to(self.device)
         prior = self.codes.require_prior(self.prior)
-        codes_BT = prior.resample(codes_BT, u_BT2[..., 0] < share, u_BT2[..., 1], sampling.prior)
-        u_BM = sampling_uniforms(seed, Stream.VARY_DECODER, numbers, 2 * (self.max_tokens + 1)).to(self.device)
+        codes_BT = prior.resample(codes_BT, u_BT2[..., 0] < share, u_BT2[..., 1], sampling.prior, label_B)
+        u_BM = sampling_uniforms(seed, Stream.VARY_DECODER, ids, 2 * (self.max_tokens + 1), parts).to(self.device)
         latents = self.codes.code_latents(codes_BT, code_B)
-        decoded = self.core.generate(latents, sampling, u_BM.view(len(filled), -1, 2))
-        return self.tokenizer.decode(decoded.tokens_BS[: len(ids)].tolist())
+        decoded = self.core.generate(latents, sampling, u_BM.view(len(filled), -1, 2), label_B)
+        return self.tokenizer.decode(decoded.tokens_BS[: len(codes)].tolist())
+
+    def _draw_labels(self, ids: Sequence[int], seed: int, sampling: Sampling) -> list[str]:
+        u_B1 = sampling_uniforms(seed, Stream.LABEL, ids, 1)
+        return self.labels.drawn(self.labels.shares(sampling.labels), u_B1[:, 0].tolist())
+
+    def _require_labels(self) -> None:
+        if not self.labels:
+            raise DataError("this model was trained without labels, so it takes none; set data.label_column and train")
+
+    def _label_numbers(self, labels: Sequence[str] | None, rows: int) -> list[int] | None:
+        """The numbers of given labels, one a row. Raises DataError for those that are missing or not asked for."""
+        if labels is None:
+            if self.labels and rows:
+                raise DataError(f"this model needs a label for every text; there are {self.labels.shown()}")
+            return None
+        self._require_labels()
+        if len(labels) != rows:
+            raise DataError(f"{len(labels)} labels for {rows} rows: give one for each")
+        return self.labels.numbers(labels)
+
+    def _label_tensor(self, numbers: Sequence[int] | None, rows: Iterable[int]) -> Tensor | None:
+        return None if numbers is None else torch.tensor([numbers[row] for row in rows], device=self.device)
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         rows = self.tokenizer.encode(list(texts))
@@ -354,7 +422,7 @@ class TextModel:
     def _score_batch(self, batch: Batch, importance_draws: int) -> dict[str, list[Any]]:
         """The columns of `Scores` that come from the model, in the batch's order."""
         scores = self.core.row_scores(batch, self.prior)
-        texts, matched = self._compare(batch, self._likeliest(self.core.infer(batch)))
+        texts, matched = self._compare(batch, self._likeliest(self.core.infer(batch), batch.label_B))
         mean, logvar = (part.tolist() for part in scores.posterior) if scores.posterior else ([[]] * len(texts),) * 2
         iw = [math.nan] * len(texts)
         if importance_draws and isinstance(self.core, Vae):
@@ -406,7 +474,9 @@ def load(path_or_uri: str | Path, device: str = "cpu") -> TextModel:
     try:
         model_config: Any = TypeAdapter(FamilyConfig).validate_python(config["model"])
         prior_config: Any = TypeAdapter(PriorConfig | None).validate_python(config["prior"])
-        model = TextModel(model_config, prior_config, tokenizer, config["max_tokens"])
+        # Models that were saved before there were labels have none.
+        labels = Labels(config.get("labels", {}))
+        model = TextModel(model_config, prior_config, tokenizer, config["max_tokens"], labels)
         weights = load_file(str(folder / "model.safetensors"))
         model.core.load_state_dict(_under(weights, "core."))
         if model.prior is not None:

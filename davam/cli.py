@@ -64,19 +64,22 @@ def encode(options: argparse.Namespace) -> None:
 
 def decode(options: argparse.Namespace) -> None:
     """Texts of code sequences, one JSON list a line."""
-    print_lines(api.load(options.model, options.device).decode([_codes(line) for line in _texts(options)]))
+    codes = [_codes(line) for line in _texts(options)]
+    print_lines(api.load(options.model, options.device).decode(codes, _labels(options, codes)))
 
 
 def reconstruct(options: argparse.Namespace) -> None:
     """Each text encoded and decoded again."""
-    print_lines(api.load(options.model, options.device).reconstruct(_texts(options)))
+    texts = _texts(options)
+    print_lines(api.load(options.model, options.device).reconstruct(texts, _labels(options, texts)))
 
 
 def vary(options: argparse.Namespace) -> None:
     """New sentences near the given ones, those of each text together."""
     sampling = config_of.validate(Sampling, config_of.merge([], options.set))
-    model = api.load(options.model, options.device)
-    for row in model.vary(_texts(options), options.n, share=options.share, seed=options.seed, sampling=sampling):
+    model, texts = api.load(options.model, options.device), _texts(options)
+    labels = _labels(options, texts)
+    for row in model.vary(texts, options.n, share=options.share, seed=options.seed, sampling=sampling, labels=labels):
         print_lines(row)
 
 
@@ -93,7 +96,8 @@ def export(options: argparse.Namespace) -> None:
 def score(options: argparse.Namespace) -> None:
     """Rec and KL of each text, one JSON object a line, and on stderr the perplexity, or the bound on it."""
     model = api.load(options.model, options.device)
-    scores = model.score(_texts(options))
+    texts = _texts(options)
+    scores = model.score(texts, labels=_labels(options, texts))
     if options.out:
         pq.write_table(scores.table(), options.out, compression="zstd")
     else:
@@ -139,6 +143,8 @@ def _parser() -> argparse.ArgumentParser:
     for function in (encode, decode, reconstruct, vary, score):
         texts = _model_command(commands, function)
         texts.add_argument("texts", nargs="*", help="texts, or none to read lines from stdin")
+        if function is not encode:
+            texts.add_argument("--label", help="of all the texts, for a model with labels")
         if function is vary:
             texts.add_argument("-n", type=int, default=5, help="how many of each text")
             texts.add_argument("--share", type=float, default=0.3, help="of the codes that are drawn anew")
@@ -185,6 +191,10 @@ def _texts(options: argparse.Namespace) -> list[str]:
     if not texts:
         raise DataError("no input: give texts as arguments, or lines on stdin")
     return texts
+
+
+def _labels(options: argparse.Namespace, rows: Sequence[object]) -> list[str] | None:
+    return None if options.label is None else [options.label] * len(rows)
 
 
 def _codes(line: str) -> list[int]:

@@ -1,11 +1,14 @@
 """Training in one process, without Ray: for notebooks, laptops and tests. The same loop and the same result."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from davam.api import TextModel
 from davam.data.batches import Rows
+from davam.data.labels import Labels
 from davam.data.source import split_by_hash
 from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
 from davam.errors import DataError
@@ -17,45 +20,66 @@ from davam.train.stages import build_job, check_enough, pretraining_module, stag
 from davam.train.state import TrainState, training_record
 
 
-def fit(texts: Sequence[str], recipe: Recipe | None = None) -> TextModel:
-    """A model trained on the texts, one sentence each; the `recommended` recipe unless another is given.
+@dataclass(frozen=True)
+class _Corpus:
+    """The rows that are used: their tokens without ends, their labels and their splits."""
+
+    tokens: list[list[int]]
+    labels: list[str]
+    splits: list[str]
+    known: Labels
+
+    def rows(self, sequences: Sequence[Sequence[int]], split: str, terminator: int) -> Rows:
+        """The split's rows of these sequences, one for each of the corpus."""
+        places = [place for place, name in enumerate(self.splits) if name == split]
+        numbers = self.known.numbers([self.labels[place] for place in places]) if self.known else None
+        return Rows.from_lists(places, [[*sequences[place], terminator] for place in places], numbers)
+
+
+def fit(texts: Sequence[str], recipe: Recipe | None = None, labels: Sequence[str] | None = None) -> TextModel:
+    """A model trained on the texts, one sentence each; the `recommended` recipe unless another is given. With a label
+    for every text, it is conditional on that.
 
     Rows are split by the hash of their text, as for a corpus in files without given splits. Blank and too long
     texts are left out and counted on stderr. Raises DataError when too little is left.
     """
-    if recipe is None:
-        recipe = load_recipe(["recommended"])
-    kept = [text for text in texts if text.strip()]
-    tokenizer = fit_tokenizer(kept, recipe)
-    encoded = tokenizer.encode(kept)
-    splits: dict[str, list[tuple[int, list[int]]]] = {"train": [], "valid": [], "test": []}
-    shares = recipe.data if isinstance(recipe.data, FileData) else FileData(train="")
-    for index, (text, row) in enumerate(zip(kept, encoded, strict=True)):
-        if 1 <= len(row) <= recipe.data.max_tokens:
-            splits[split_by_hash(text, shares.valid_share, shares.test_share)].append((index, row))
-    used = sum(len(rows) for rows in splits.values())
-    if used < len(texts):
-        print(f"left out {len(texts) - used} blank or too long texts", file=sys.stderr)
-    train_rows, valid_rows = (_rows(splits[name], EOS_ID) for name in ("train", "valid"))
+    recipe = load_recipe(["recommended"]) if recipe is None else recipe
+    if labels is not None and len(labels) != len(texts):
+        raise DataError(f"{len(labels)} labels for {len(texts)} texts: give one for each")
+    tokenizer = fit_tokenizer([text for text in texts if text.strip()], recipe)
+    corpus = _read(texts, labels, tokenizer, recipe)
+    train_rows, valid_rows = (corpus.rows(corpus.tokens, split, EOS_ID) for split in ("train", "valid"))
     check_enough(len(train_rows), len(valid_rows), recipe.model)
 
-    model = TextModel(recipe.model, recipe.prior, tokenizer, recipe.data.max_tokens)
+    model = TextModel(recipe.model, recipe.prior, tokenizer, recipe.data.max_tokens, corpus.known)
     pretrained = None
     if recipe.pretraining is not None:
-        autoencoder = pretraining_module(recipe, tokenizer.vocab_size)
+        autoencoder = pretraining_module(recipe, tokenizer.vocab_size, len(corpus.known))
         model.training["pretraining"] = _train(autoencoder, train_rows, valid_rows, recipe, "pretraining")
         pretrained = autoencoder.state_dict()
-    core = stage_one_module(recipe, tokenizer.vocab_size, pretrained)
+    core = stage_one_module(recipe, tokenizer.vocab_size, len(corpus.known), pretrained)
     model.training["stage_one"] = _train(core, train_rows, valid_rows, recipe, "stage_one")
     model.core.load_state_dict(core.state_dict())
 
     if model.prior is not None:
-        texts_of = {name: [kept[index] for index, _ in splits[name]] for name in ("train", "valid")}
-        codes = [_rows(list(enumerate(model.encode(rows))), model.prior.end_code) for rows in texts_of.values()]
-        prior = stage_two_module(recipe)
-        model.training["stage_two"] = _train(prior, codes[0], codes[1], recipe, "stage_two")
+        codes = model.encode_tokens([[*row, EOS_ID] for row in corpus.tokens])
+        train_codes, valid_codes = (corpus.rows(codes, split, model.prior.end_code) for split in ("train", "valid"))
+        prior = stage_two_module(recipe, len(corpus.known))
+        model.training["stage_two"] = _train(prior, train_codes, valid_codes, recipe, "stage_two")
         model.prior.load_state_dict(prior.prior.state_dict())
     return model
+
+
+def _read(texts: Sequence[str], labels: Sequence[str] | None, tokenizer: TextTokenizer, recipe: Recipe) -> _Corpus:
+    encoded = tokenizer.encode(list(texts))
+    shares = recipe.data if isinstance(recipe.data, FileData) else FileData(train="")
+    used = [place for place, row in enumerate(encoded) if 1 <= len(row) <= recipe.data.max_tokens]
+    if len(used) < len(texts):
+        print(f"left out {len(texts) - len(used)} blank or too long texts", file=sys.stderr)
+    splits = [split_by_hash(texts[place], shares.valid_share, shares.test_share) for place in used]
+    given = [] if labels is None else [labels[place] for place in used]
+    training = Counter(label for label, split in zip(given, splits, strict=False) if split == "train")
+    return _Corpus([encoded[place] for place in used], given, splits, Labels.counted(training, "labels"))
 
 
 def fit_tokenizer(texts: Sequence[str], recipe: Recipe) -> TextTokenizer:
@@ -66,10 +90,6 @@ def fit_tokenizer(texts: Sequence[str], recipe: Recipe) -> TextTokenizer:
     if settings.kind == "bpe":
         return TextTokenizer.fit_bpe(texts, settings.vocab_size or 8000)
     return TextTokenizer.fit_words(count_words(texts), settings.vocab_size, settings.min_count)
-
-
-def _rows(rows: list[tuple[int, list[int]]], terminator: int) -> Rows:
-    return Rows.from_lists([index for index, _ in rows], [[*row, terminator] for _, row in rows])
 
 
 def _train(module: Trainable, train_rows: Rows, valid_rows: Rows, recipe: Recipe, stage: str) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class GrammarData(Frozen):
     valid_rows: int = Field(1_000, ge=1)
     test_rows: int = Field(1_000, ge=1)
     max_tokens: int = Field(32, ge=1)
+    label_column: Literal["category"] | None = Field(None, description="what a sentence is about, as its label")
 
 
 class FileData(Frozen):
@@ -79,6 +80,7 @@ class FileData(Frozen):
     test: str | None = None
     format: Literal["auto", "text", "jsonl", "parquet"] = "auto"
     text_column: str = "text"
+    label_column: str | None = Field(None, description="of JSONL and Parquet; the model is then conditional on it")
     valid_share: float = Field(0.05, ge=0, lt=0.5)
     test_share: float = Field(0.05, ge=0, lt=0.5)
     max_tokens: int = Field(200, ge=1, description="longer rows are dropped and counted")

@@ -1,6 +1,8 @@
 """What a person can ask of new text: how codes and words are drawn, how long it is, and whether it may hold `<unk>`."""
 
-from pydantic import Field, model_validator
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, model_validator
 
 from davam.config import Frozen
 from davam.nn.choice import ANCESTRAL, Choice
@@ -18,6 +20,9 @@ class Sampling(Frozen):
     min_length: int = Field(1, ge=1, description="tokens")
     max_length: int | None = Field(None, ge=1, description="tokens; none: as many as the model can hold")
     unknown: bool = Field(True, description="whether the unknown word may occur")
+    labels: Literal["balanced"] | Annotated[dict[str, PositiveFloat], Field(min_length=1)] | None = Field(
+        None, description="of a model with labels: their shares, or all alike; none: as in its training text"
+    )
 
     @model_validator(mode="after")
     def _range(self) -> "Sampling":

@@ -17,7 +17,7 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
-    """Writes `codes/1` by split."""
+    """Writes `codes/1` by split, with labels `labels/1` as well."""
     require_codes(run.recipe, "codes")
     run.connect()
     from cluster import batch

@@ -1,27 +1,41 @@
 """Reading committed rows back: for the workers of the training stages and for the checks before they start."""
 
+import json
+
 from davam.data.artifacts import Manifest, Store, localize
 from davam.data.batches import Rows
+from davam.data.labels import LABELS, NO_LABELS, Labels
 from davam.data.tokenizer import TextTokenizer
 from davam.errors import ConfigError, DataError
 from davam.recipe import Recipe
 from davam.train.stages import check_enough
 
 
-def read_rows(store_uri: str, manifest: Manifest, split: str, end_code: int | None) -> Rows:
-    """The split's rows of `tokens/1`, or of `codes/1` with the end code appended when one is given."""
+def read_rows(store_uri: str, manifest: Manifest, split: str, end_code: int | None, labels: Labels) -> Rows:
+    """The split's rows of `tokens/1`, or of `codes/1` with the end code appended when one is given; with their labels,
+    where there are any."""
     store = Store(store_uri)
+    numbers = None
+    if labels:
+        numbers = labels.numbers(store.read_table(manifest, "labels/1", split=split)["label"].to_pylist())
     if end_code is None:
         table = store.read_table(manifest, "tokens/1", split=split, columns=["id", "tokens"])
-        return Rows.from_lists(table["id"].to_pylist(), table["tokens"].to_pylist())
+        return Rows.from_lists(table["id"].to_pylist(), table["tokens"].to_pylist(), numbers)
     table = store.read_table(manifest, "codes/1", split=split, columns=["id", "codes"])
-    return Rows.from_lists(table["id"].to_pylist(), [[*row, end_code] for row in table["codes"].to_pylist()])
+    codes = [[*row, end_code] for row in table["codes"].to_pylist()]
+    return Rows.from_lists(table["id"].to_pylist(), codes, numbers)
 
 
 def read_tokenizer(store_uri: str, manifest: Manifest) -> TextTokenizer:
     """The tokenizer of a `tokens` artifact."""
     folder = localize(Store(store_uri).artifact_uri(manifest.stage, manifest.fingerprint))
     return TextTokenizer.load(folder / "tokenizer")
+
+
+def read_labels(store_uri: str, manifest: Manifest) -> Labels:
+    """The labels of a `tokens` artifact; none of a corpus without."""
+    folder = localize(Store(store_uri).artifact_uri(manifest.stage, manifest.fingerprint))
+    return Labels(json.loads((folder / LABELS).read_bytes())) if (folder / LABELS).exists() else NO_LABELS
 
 
 def split_rows(manifest: Manifest, split: str) -> int:

@@ -132,12 +132,17 @@ def floor_measures(
     run: Run, inputs: dict[str, Manifest], scores: pa.Table, measures: dict[str, float]
 ) -> dict[str, float]:
     """The entropy floor of the test draw under the grammar, and how many samples the grammar accepts."""
-    floor_nats, floor_tokens = grammar.draw_floor(scores["text"].to_pylist())
+    labelled = run.recipe.data.label_column is not None
+    floor_nats, floor_tokens = grammar.draw_floor(scores["text"].to_pylist(), given_category=labelled)
     floor = float(np.exp(floor_nats / floor_tokens))
     texts = run.store.read_table(inputs["samples"], "samples/2", columns=["text"])["text"].to_pylist()
     accepted = float(np.mean([grammar.is_grammatical(text) for text in texts]))
-    over = {f"{name}_over_floor": measures[name] / floor for name in VALID_PERPLEXITIES if name in measures}
-    return {"ppl_floor": floor, "sample_grammatical_rate": accepted} | over
+    found = {"ppl_floor": floor, "sample_grammatical_rate": accepted}
+    if labelled:
+        labels = run.store.read_table(inputs["samples"], "labels/1")["label"].to_pylist()
+        met = [grammar.category(text) == label for text, label in zip(texts, labels, strict=True)]
+        found["sample_label_rate"] = float(np.mean(met))
+    return found | {f"{name}_over_floor": measures[name] / floor for name in VALID_PERPLEXITIES if name in measures}
 
 
 def _floats(measures: Any) -> dict[str, float]:

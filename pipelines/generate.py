@@ -29,6 +29,7 @@ from davam.generation.corpus import Corpus, Range, Summary, next_range, read_cor
 from davam.generation.forecast import Machine, Probe, forecast, machine, read_prices
 from davam.generation.held_out import CopyRates, held_out_rates
 from davam.generation.spec import Spec
+from davam.quality.checks import COPY_FLAGS
 from davam.quality.copies import CopyIndex
 from davam.recipe import Execution
 from pipelines.stage import absolute, add_execution, connect, guarded, say
@@ -38,7 +39,6 @@ PROBE_ROWS, SHOWN = 1_000, 5
 LEAST_ROW_BYTES = 50  # a short sentence with its codes, compressed
 RANGE_ROWS_PER_WORKER = 250_000
 PRICES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster", "prices.yaml")
-COPY_FLAGS = ("copy", "copied_run", "near_copy")
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -47,7 +47,8 @@ def generate(options: argparse.Namespace) -> None:
     if not 1 <= options.rows <= MOST_ROWS:
         raise ConfigError(f"--rows {options.rows}: give 1 to {MOST_ROWS:,}")
     execution = execution_of(options)
-    spec = config.validate(Spec, config.merge([], options.overrides))
+    asked = {"sampling": {"labels": dict.fromkeys(options.label, 1.0)}} if options.label else {}
+    spec = config.validate(Spec, config.merge([asked], options.overrides))
     model_uri, model_sha256 = open_model(options.model, options.model_sha256)
     load(model_uri).check_sampling(spec.sampling)
     text = training_text(options.training_text, model_uri, spec)
@@ -253,6 +254,12 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--model", required=True, help="a run, an artifact or a model folder; local or any URI")
     options.add_argument("--model-sha256", help="refuse any other model; the first digits are enough")
     options.add_argument("--rows", type=int, required=True)
+    options.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        help="rows of this label alone; of several, in equal shares; other shares by sampling.labels",
+    )
     options.add_argument(
         "--training-text", default="auto", help="URI of the `tokens` artifact to compare rows with; auto; or none"
     )

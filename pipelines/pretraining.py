@@ -30,8 +30,8 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
 
 def build_worker(task: Any) -> tuple[Trainable, Rows, Rows]:
     """A worker's untrained autoencoder and its rows."""
-    vocab_size, train, valid = token_rows(task)
-    return pretraining_module(task.recipe, vocab_size), train, valid
+    rows = token_rows(task.execution.store, task.inputs["tokens"])
+    return pretraining_module(task.recipe, rows.vocab_size, rows.labels), rows.train, rows.valid
 
 
 PRETRAINING = Stage("pretraining", 1, lambda recipe: (TOKENS,), uses, build)

@@ -11,11 +11,13 @@ from pipelines.stage import Built, Run, Stage, main
 
 def uses(recipe: Recipe) -> dict[str, Any]:
     """How many, how, and the seed."""
-    return {"samples": recipe.samples.model_dump(), "seed": recipe.seed}
+    # Samples of no labels in particular are what they were before there were any.
+    unused = {"sampling": {"labels"}} if recipe.samples.sampling.labels is None else {}
+    return {"samples": recipe.samples.model_dump(exclude=unused), "seed": recipe.seed}
 
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
-    """Writes `samples/2`: row i is a function of (model, seed, i, sampling) alone."""
+    """Writes `samples/2`, with labels `labels/1` as well: row i is a function of (model, seed, i, sampling) alone."""
     run.connect()
     import ray
 

@@ -34,12 +34,12 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
 
 def build_worker(task: Any) -> tuple[Trainable, Rows, Rows]:
     """A worker's model before training and its rows."""
-    vocab_size, train, valid = token_rows(task)
+    rows = token_rows(task.execution.store, task.inputs["tokens"])
     pretrained = None
     if "pretraining" in task.inputs:
         uri = Store(task.execution.store).artifact_uri("pretraining", task.inputs["pretraining"].fingerprint)
         pretrained = api.load(uri).core.state_dict()
-    return stage_one_module(task.recipe, vocab_size, pretrained), train, valid
+    return stage_one_module(task.recipe, rows.vocab_size, rows.labels, pretrained), rows.train, rows.valid
 
 
 STAGE_ONE = Stage("stage_one", 2, needs, uses, build)

@@ -31,23 +31,29 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
 
 def build_worker(task: Any) -> tuple[Trainable, Rows, Rows]:
     """A worker's untrained prior and its rows of codes."""
-    module = stage_two_module(task.recipe)
-    end_code = module.prior.end_code
-    rows = [read_rows(task.execution.store, task.inputs["codes"], split, end_code) for split in ("train", "valid")]
-    return module, rows[0], rows[1]
+    store, codes = task.execution.store, task.inputs["codes"]
+    labels = stage_one_model(task).labels
+    module = stage_two_module(task.recipe, len(labels))
+    train, valid = (read_rows(store, codes, split, module.prior.end_code, labels) for split in ("train", "valid"))
+    return module, train, valid
 
 
 def export(task: Any, module: Trainable) -> api.TextModel:
     """The model of stage one with the trained prior."""
     assert isinstance(module, PriorTraining)
-    store = Store(task.execution.store)
-    core = api.load(store.artifact_uri("stage_one", task.inputs["stage_one"].fingerprint))
-    model = api.TextModel(task.recipe.model, task.recipe.prior, core.tokenizer, core.max_tokens)
+    core = stage_one_model(task)
+    model = api.TextModel(task.recipe.model, task.recipe.prior, core.tokenizer, core.max_tokens, core.labels)
     assert model.prior is not None
     model.training = dict(core.training)
     model.core.load_state_dict(core.core.state_dict())
     model.prior.load_state_dict(module.prior.state_dict())
     return model
+
+
+def stage_one_model(task: Any) -> api.TextModel:
+    """The model whose codes are learned."""
+    store = Store(task.execution.store)
+    return api.load(store.artifact_uri("stage_one", task.inputs["stage_one"].fingerprint))
 
 
 STAGE_TWO = Stage("stage_two", 1, lambda recipe: (CODES, STAGE_ONE), uses, build)

@@ -34,14 +34,13 @@ from davam.train.lagging import WINDOW_STEPS
 from davam.train.optim import build_optimizer
 from davam.train.stages import build_job, stage_one_module
 from davam.train.step import all_parameters, optimizer_step
-from pipelines.data import read_rows, read_tokenizer
 from pipelines.evaluate import EVALUATE
 from pipelines.pretraining import PRETRAINING
 from pipelines.stage import Run, guarded, open_run, parser, run_stage, say
 from pipelines.stage_one import STAGE_ONE
 from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
-from pipelines.training import train_steps
+from pipelines.training import token_rows, train_steps
 
 # Each row: its presets, and overrides.
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -166,9 +165,9 @@ def require_time(row: Row, tokens: Manifest, seconds: float) -> None:
 def step_s(run: Run, tokens: Manifest) -> float:
     """Seconds of one training step on the whole batch with one worker's threads: the fastest of a few."""
     torch.set_num_threads(run.execution.cpus_per_worker)
-    train = read_rows(run.execution.store, tokens, "train", None)
-    vocab_size = read_tokenizer(run.execution.store, tokens).vocab_size
-    module = stage_one_module(run.recipe, vocab_size)
+    text = token_rows(run.execution.store, tokens)
+    train = text.train
+    module = stage_one_module(run.recipe, text.vocab_size, text.labels)
     job = build_job(module, module, train, train, run.recipe, "stage_one")
     optimizer, group = build_optimizer(module, job.config), comm.workers()
     plan = plan_epoch(train.lengths, 0, 0, job.config.batch_rows)

@@ -1,5 +1,6 @@
 """Stage `tokens`: text becomes rows of tokens, in two passes of Ray Data (fit the tokenizer, then apply it)."""
 
+import json
 import sys
 import tempfile
 from typing import Any
@@ -8,6 +9,7 @@ import pyarrow as pa
 
 from davam.data import fs, grammar, source
 from davam.data.artifacts import Attempt, Manifest
+from davam.data.labels import LABELS, Labels
 from davam.data.tokenizer import TextTokenizer
 from davam.errors import DataError
 from davam.recipe import FileData, GrammarData, Recipe
@@ -19,8 +21,10 @@ SPLITS = ("train", "valid", "test")
 
 def uses(recipe: Recipe) -> dict[str, object]:
     """The data's settings without its location (the content's digest stands for that), and the tokenizer's."""
+    # A corpus without labels is what it was before there were any.
+    unused = {"root", "train", "valid", "test"} | (set() if recipe.data.label_column else {"label_column"})
     return {
-        "data": recipe.data.model_dump(exclude={"root", "train", "valid", "test"}),
+        "data": recipe.data.model_dump(exclude=unused),
         "tokenizer": recipe.tokenizer.model_dump(),
     }
 
@@ -38,11 +42,16 @@ def chunks_of(data: FileData) -> list[source.Chunk]:
         name: None if value is None else fs.join(data.root, value) if data.root else value
         for name, value in (("train", data.train), ("valid", data.valid), ("test", data.test))
     }
-    return source.plan_chunks(patterns, data.format, data.text_column)
+    return source.plan_chunks(patterns, data.format, columns_of(data))
+
+
+def columns_of(data: FileData) -> source.Columns:
+    """The columns that are read."""
+    return source.Columns(data.text_column, data.label_column)
 
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
-    """Writes `tokens/1` by split, and the tokenizer."""
+    """Writes `tokens/1` by split, with labels `labels/1` as well, and the tokenizer."""
     recipe = run.recipe
     chunks = [] if isinstance(recipe.data, GrammarData) else chunks_of(recipe.data)
     run.connect()
@@ -53,11 +62,14 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     if isinstance(recipe.data, GrammarData):
         rows: ray.data.Dataset = ray.data.from_arrow(grammar_rows(recipe.data))
     else:
-        rows = text.read_corpus(chunks, recipe.data.text_column, recipe.data.valid_share, recipe.data.test_share)
+        rows = text.read_corpus(chunks, columns_of(recipe.data), recipe.data.valid_share, recipe.data.test_share)
     totals = text.count_corpus(rows)
     tokenizer = _fit(recipe, totals[text.WORD], rows)
     batch.write(text.tokenized(rows, tokenizer, recipe.data.max_tokens), attempt.uri, by_split=True)
     _save(tokenizer, attempt)
+    if recipe.data.label_column is not None:
+        labels = Labels.counted(totals[text.LABEL], recipe.data.label_column)
+        fs.write_bytes_atomic(fs.join(attempt.uri, LABELS), json.dumps(labels.rows).encode())
     return _counts(attempt, totals[text.ROWS].total(), totals[text.BLANK].total(), tokenizer.vocab_size)
 
 
@@ -66,7 +78,9 @@ def grammar_rows(data: GrammarData) -> pa.Table:
     wanted = {"train": data.train_rows, "valid": data.valid_rows, "test": data.test_rows}
     texts = grammar.sample_sentences(sum(wanted.values()), seed=0)
     splits = [name for name in SPLITS for _ in range(wanted[name])]
-    return pa.table({"id": pa.array(range(len(texts)), pa.int64()), "text": texts, "split": splits})
+    columns = {"id": pa.array(range(len(texts)), pa.int64()), "text": texts, "split": splits}
+    labels = {} if data.label_column is None else {"label": [str(grammar.category(text)) for text in texts]}
+    return pa.table(columns | labels)
 
 
 def _fit(recipe: Recipe, words: dict[str, int], rows: Any) -> TextTokenizer:

@@ -1,6 +1,7 @@
 """What the training stages share: one Ray Train run, and its outcome as a stage's."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from davam.api import TextModel
@@ -9,7 +10,7 @@ from davam.data.batches import Rows
 from davam.families.base import Trainable
 from davam.families.text import TextFamily
 from davam.recipe import TrainConfig
-from pipelines.data import read_rows, read_tokenizer, require_rows, split_rows
+from pipelines.data import read_labels, read_rows, read_tokenizer, require_rows, split_rows
 from pipelines.stage import Built, Run
 
 
@@ -43,17 +44,28 @@ def train_steps(rows: Manifest, config: TrainConfig) -> int:
     return config.epochs * -(-split_rows(rows, "train") // config.batch_rows)
 
 
-def token_rows(task: Any) -> tuple[int, Rows, Rows]:
-    """A worker's vocabulary size, training rows and validation rows."""
-    tokens = task.inputs["tokens"]
-    train, valid = (read_rows(task.execution.store, tokens, split, None) for split in ("train", "valid"))
-    return read_tokenizer(task.execution.store, tokens).vocab_size, train, valid
+@dataclass(frozen=True)
+class TokenRows:
+    """What a worker knows of the text: how many words and labels there are, and the rows."""
+
+    vocab_size: int
+    labels: int
+    train: Rows
+    valid: Rows
+
+
+def token_rows(store: str, tokens: Manifest) -> TokenRows:
+    """The rows of a `tokens` artifact."""
+    labels = read_labels(store, tokens)
+    train, valid = (read_rows(store, tokens, split, None, labels) for split in ("train", "valid"))
+    return TokenRows(read_tokenizer(store, tokens).vocab_size, len(labels), train, valid)
 
 
 def text_model(task: Any, module: Trainable) -> TextModel:
     """The trained family as a model; one with codes has no prior yet."""
     assert isinstance(module, TextFamily)
-    tokenizer = read_tokenizer(task.execution.store, task.inputs["tokens"])
-    model = TextModel(task.recipe.model, None, tokenizer, task.recipe.data.max_tokens)
+    store, tokens = task.execution.store, task.inputs["tokens"]
+    tokenizer, labels = read_tokenizer(store, tokens), read_labels(store, tokens)
+    model = TextModel(task.recipe.model, None, tokenizer, task.recipe.data.max_tokens, labels)
     model.core.load_state_dict(module.state_dict())
     return model

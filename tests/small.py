@@ -11,14 +11,14 @@ from davam.train.loop import Hooks
 from davam.train.state import TrainState
 from davam.train.step import Job
 
-VOCAB, WIDEST, CODES = 30, 40, 8
+VOCAB, WIDEST, CODES, LABELS = 30, 40, 8, 3
 
 
 def random_rows(count: int, seed: int = 0, terminator: int = 2, first: int = 4, last: int = VOCAB) -> Rows:
-    """Rows of 1 to 10 random symbols and the terminator."""
+    """Rows of 1 to 10 random symbols and the terminator, each with one of three labels."""
     rng = np.random.default_rng(seed)
     rows = [[*rng.integers(first, last, size=rng.integers(1, 11)).tolist(), terminator] for _ in range(count)]
-    return Rows.from_lists(range(count), rows)
+    return Rows.from_lists(range(count), rows, rng.integers(LABELS, size=count).tolist())
 
 
 def small_davam(**changes: object) -> Davam:

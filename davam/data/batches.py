@@ -23,14 +23,18 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rows:
-    """Ragged integer rows, ordered by id: row r is flat[start[r]:start[r+1]] and ends with the terminator."""
+    """Ragged integer rows, ordered by id: row r is flat[start[r]:start[r+1]] and ends with the terminator. Those of a
+    corpus with labels have the number of each row's label."""
 
     ids: NDArray[np.int64]
     flat: NDArray[np.int32]
     start: NDArray[np.int64]
+    label: NDArray[np.int64] | None = None
 
     @classmethod
-    def from_lists(cls, ids: Sequence[int], rows: Sequence[Sequence[int]]) -> "Rows":
+    def from_lists(
+        cls, ids: Sequence[int], rows: Sequence[Sequence[int]], labels: Sequence[int] | None = None
+    ) -> "Rows":
         """Rows ordered by id, whatever the order they come in."""
         order = np.argsort(np.asarray(ids, dtype=np.int64), kind="stable")
         ordered = [rows[i] for i in order]
@@ -38,7 +42,8 @@ class Rows:
         flat = (
             np.concatenate([np.asarray(row, dtype=np.int32) for row in ordered]) if ordered else np.zeros(0, np.int32)
         )
-        return cls(np.asarray(ids, dtype=np.int64)[order], flat, start)
+        label = None if labels is None else np.asarray(labels, dtype=np.int64)[order]
+        return cls(np.asarray(ids, dtype=np.int64)[order], flat, start, label)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,6 +66,7 @@ class Batch:
     weight_B: Tensor
     index_B: Indices
     ids: list[int]
+    label_B: Tensor | None = None
 
 
 def plan_epoch(lengths: NDArray[np.int64], seed: int, epoch: int, batch_rows: int) -> list[Indices]:
@@ -102,6 +108,7 @@ def take_slice(rows: Rows, batch: Indices, rank: int = 0, world: int = 1) -> Bat
         torch.from_numpy(weight),
         index,
         [int(i) for i in rows.ids[index]],
+        None if rows.label is None else torch.from_numpy(rows.label[index]),
     )
 
 
@@ -110,7 +117,12 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch
     return Batch(
-        batch.tokens_BS.to(device), batch.length_B.to(device), batch.weight_B.to(device), batch.index_B, batch.ids
+        batch.tokens_BS.to(device),
+        batch.length_B.to(device),
+        batch.weight_B.to(device),
+        batch.index_B,
+        batch.ids,
+        None if batch.label_B is None else batch.label_B.to(device),
     )
 
 

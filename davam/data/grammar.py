@@ -16,6 +16,13 @@ from davam.data import lexicon as lx
 from davam.errors import DataError
 from davam.nn.noise import Stream, generator
 
+CATEGORIES = {
+    form: category
+    for category, nouns in (("man", lx.MALE), ("woman", lx.FEMALE), ("person", lx.NEUTRAL), ("animal", lx.ANIMALS))
+    for noun in nouns
+    for form in (noun, lx.plural(noun))
+}
+
 END = ""  # the word that ends a sentence
 FINAL = -1  # the state after the end
 
@@ -266,6 +273,26 @@ def mean_tokens() -> float:
     return captions().automaton.expected(captions().start)[1]
 
 
+def category(text: str) -> str | None:
+    """What the sentence is about, by its first noun: `man`, `woman`, `person` or `animal`; nothing without a noun."""
+    return next((CATEGORIES[word] for word in text.split() if word in CATEGORIES), None)
+
+
+@cache
+def category_probabilities() -> dict[str, float]:
+    """How probable each category is, exactly."""
+    grammar = captions()
+    of_state: list[dict[str, float]] = []
+    for arcs in grammar.automaton.arcs:  # bottom-up, as states only lead to earlier ones
+        found = dict.fromkeys(set(CATEGORIES.values()), 0.0)
+        for word, (probability, to) in arcs.items():
+            parts = {CATEGORIES[word]: 1.0} if word in CATEGORIES else of_state[to] if to != FINAL else {}
+            for name, part in parts.items():
+                found[name] += probability * part
+        of_state.append(found)
+    return of_state[grammar.start]
+
+
 def ppl_floor() -> float:
     """The perplexity per token that no model can go below on average: exp(entropy / mean tokens)."""
     return math.exp(entropy_nats() / mean_tokens())
@@ -276,8 +303,9 @@ def vocabulary() -> list[str]:
     return sorted({word for arcs in captions().automaton.arcs for word in arcs} - {END})
 
 
-def draw_floor(texts: Sequence[str]) -> tuple[float, int]:
-    """Total nats of the texts under the grammar, and their predicted tokens (words, and one end each).
+def draw_floor(texts: Sequence[str], given_category: bool = False) -> tuple[float, int]:
+    """Total nats of the texts under the grammar, given their categories where asked for, and their predicted tokens
+    (words, and one end each).
 
     Raises DataError that names the first text which is not of the grammar.
     """
@@ -286,6 +314,6 @@ def draw_floor(texts: Sequence[str]) -> tuple[float, int]:
         nats = sentence_nats(text)
         if nats is None:
             raise DataError(f"{text!r} is not a sentence of the embedded grammar, so it has no floor")
-        total += nats
+        total += nats + (math.log(category_probabilities()[str(category(text))]) if given_category else 0.0)
         tokens += len(text.split()) + 1
     return total, tokens

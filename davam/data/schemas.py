@@ -12,10 +12,12 @@ def _schema(name: str, **columns: pa.DataType) -> pa.Schema:
 
 _INTS = pa.list_(pa.int32())
 _FLOATS = pa.list_(pa.float32())
-# tokens is their number without the end; copied_tokens the longest run that one training text has too
+# label is empty without labels; tokens is their number without the end; copied_tokens the longest run that one training
+# text has too
 _DRAWN = {
     "id": pa.int64(),
     "text": pa.string(),
+    "label": pa.string(),
     "codes": _INTS,
     "tokens": pa.int32(),
     "prior_nats": pa.float64(),
@@ -28,6 +30,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     # words then </s>, without <s>; length counts both
     "tokens/1": _schema("tokens/1", id=pa.int64(), tokens=_INTS, length=pa.int32(), text=pa.string()),
     "codes/1": _schema("codes/1", id=pa.int64(), codes=_INTS, length=pa.int32()),
+    # beside the columns of tokens, codes and samples of a corpus with labels
+    "labels/1": _schema("labels/1", id=pa.int64(), label=pa.string()),
     # codes, or the Gaussian latents one after the other; the other list is empty
     "samples/2": _schema(
         "samples/2",

@@ -6,6 +6,7 @@ and do not depend on how the files are cut into pieces.
 
 import difflib
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,21 @@ OFFSET_BITS = 40
 BYTE_ORDER_MARK = "\ufeff"
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 SPLITS = ("train", "valid", "test")
+
+Row = tuple[int, str, str]  # place in the file, text, label
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of JSONL and Parquet files that are read."""
+
+    text: str
+    label: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that must be there."""
+        return (self.text,) if self.label is None else (self.text, self.label)
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def plan_chunks(
-    patterns: Mapping[str, str | None], format: str, text_column: str, chunk_bytes: int = CHUNK_BYTES
+    patterns: Mapping[str, str | None], format: str, columns: Columns, chunk_bytes: int = CHUNK_BYTES
 ) -> list[Chunk]:
     """The pieces of the corpus, in a fixed order. With `train` alone, pieces have no split.
 
@@ -82,7 +98,9 @@ def plan_chunks(
             split = None if given == ["train"] else name
             kind = _format_of(uri) if format == "auto" else format
             if kind == "parquet":
-                chunks.append(Chunk(uri, kind, file_index, 0, _parquet_rows(uri, text_column), split))
+                chunks.append(Chunk(uri, kind, file_index, 0, _parquet_rows(uri, columns), split))
+            elif kind == "text" and columns.label is not None:
+                raise DataError(f"{uri}: lines of text have no data.label_column; give JSONL or Parquet")
             else:
                 size = _size(uri)
                 starts = range(0, size, chunk_bytes)
@@ -91,22 +109,16 @@ def plan_chunks(
     return chunks
 
 
-def read_chunk(chunk: Chunk, text_column: str) -> Iterator[pa.RecordBatch]:
-    """The rows of a piece as batches with the columns id and text; blank lines are rows of empty text.
+def read_chunk(chunk: Chunk, columns: Columns) -> Iterator[pa.RecordBatch]:
+    """The rows of a piece as batches with the columns id and text and, where there are labels, label; blank lines are
+    rows of empty text.
 
-    Raises DataError for bytes that are not UTF-8, lines that are not JSON, and values that are not text.
+    Raises DataError for bytes that are not UTF-8, lines that are not JSON, values that are not text, and rows without a
+    label.
     """
-    rows = _parquet_texts(chunk, text_column) if chunk.format == "parquet" else _line_texts(chunk, text_column)
-    ids: list[int] = []
-    texts: list[str] = []
-    for place, text in rows:
-        ids.append((chunk.file_index << OFFSET_BITS) | place)
-        texts.append(text if text.strip() else "")
-        if len(ids) == BATCH_ROWS:
-            yield _batch(ids, texts)
-            ids, texts = [], []
-    if ids:
-        yield _batch(ids, texts)
+    rows = _parquet_rows_of(chunk, columns) if chunk.format == "parquet" else _line_rows(chunk, columns)
+    while part := list(itertools.islice(rows, BATCH_ROWS)):
+        yield _batch(chunk, part, columns)
 
 
 def content_digest(chunks: Sequence[Chunk]) -> str:
@@ -130,8 +142,14 @@ def split_by_hash(text: str, valid_share: float, test_share: float) -> str:
     return "test" if place < valid_share + test_share else "train"
 
 
-def _batch(ids: list[int], texts: list[str]) -> pa.RecordBatch:
-    return pa.record_batch({"id": pa.array(ids, pa.int64()), "text": pa.array(texts, pa.string())})
+def _batch(chunk: Chunk, rows: Sequence[Row], columns: Columns) -> pa.RecordBatch:
+    found = {
+        "id": pa.array([(chunk.file_index << OFFSET_BITS) | place for place, _, _ in rows], pa.int64()),
+        "text": pa.array([text if text.strip() else "" for _, text, _ in rows], pa.string()),
+    }
+    if columns.label is not None:
+        found["label"] = pa.array([label for _, _, label in rows], pa.string())
+    return pa.record_batch(found)
 
 
 def _fixed_part(path: str) -> str:
@@ -158,15 +176,15 @@ def _size(uri: str) -> int:
     return int(size)
 
 
-def _parquet_rows(uri: str, text_column: str) -> int:
+def _parquet_rows(uri: str, columns: Columns) -> int:
     filesystem, path = fs.resolve(uri)
     try:
         parquet = pq.ParquetFile(path, filesystem=filesystem)
     except (pa.ArrowInvalid, OSError) as error:
         raise _torn(uri, error) from None
-    columns = parquet.schema_arrow.names
-    if text_column not in columns:
-        raise DataError(_no_column(uri, text_column, columns))
+    for name in columns.names:
+        if name not in parquet.schema_arrow.names:
+            raise DataError(_no_column(uri, name, parquet.schema_arrow.names, columns))
     return int(parquet.metadata.num_rows)
 
 
@@ -174,30 +192,30 @@ def _torn(uri: str, error: Exception) -> DataError:
     return DataError(f"{uri}: not a complete Parquet file ({str(error).splitlines()[0]}); write it again")
 
 
-def _no_column(where: str, wanted: str, there: Sequence[str]) -> str:
+def _no_column(where: str, wanted: str, there: Sequence[str], columns: Columns) -> str:
     near = difflib.get_close_matches(wanted, there, n=1)
-    hint = f"; did you mean data.text_column={near[0]}?" if near else "; set data.text_column"
+    key = "data.text_column" if wanted == columns.text else "data.label_column"
+    hint = f"; did you mean {key}={near[0]}?" if near else f"; set {key}"
     return f"{where}: no column {wanted!r}; it has {', '.join(there) or 'none'}{hint}"
 
 
-def _parquet_texts(chunk: Chunk, text_column: str) -> Iterator[tuple[int, str]]:
+def _parquet_rows_of(chunk: Chunk, columns: Columns) -> Iterator[Row]:
     row = 0
-    for column in _parquet_columns(chunk.uri, text_column):
-        for value in column.to_pylist():
-            yield row, _as_text(value, f"{chunk.uri}, row {row}", text_column)
+    for batch in _parquet_batches(chunk.uri, columns):
+        for values in batch.to_pylist():
+            yield _row(row, values, f"{chunk.uri}, row {row}", columns)
             row += 1
 
 
-def _parquet_columns(uri: str, text_column: str) -> Iterator[pa.Array]:
+def _parquet_batches(uri: str, columns: Columns) -> Iterator[pa.RecordBatch]:
     filesystem, path = fs.resolve(uri)
     try:
-        for batch in pq.ParquetFile(path, filesystem=filesystem).iter_batches(BATCH_ROWS, columns=[text_column]):
-            yield batch.column(0)
+        yield from pq.ParquetFile(path, filesystem=filesystem).iter_batches(BATCH_ROWS, columns=list(columns.names))
     except (pa.ArrowInvalid, OSError) as error:
         raise _torn(uri, error) from None
 
 
-def _line_texts(chunk: Chunk, text_column: str) -> Iterator[tuple[int, str]]:
+def _line_rows(chunk: Chunk, columns: Columns) -> Iterator[Row]:
     for offset, raw in _lines(chunk):
         try:
             text = raw.decode("utf-8")
@@ -208,7 +226,7 @@ def _line_texts(chunk: Chunk, text_column: str) -> Iterator[tuple[int, str]]:
             ) from None
         if offset == 0:
             text = text.removeprefix(BYTE_ORDER_MARK)
-        yield offset, _json_text(text, chunk.uri, offset, text_column) if chunk.format == "jsonl" else text
+        yield _json_row(text, chunk.uri, offset, columns) if chunk.format == "jsonl" else (offset, text, "")
 
 
 def _lines(chunk: Chunk) -> Iterator[tuple[int, bytes]]:
@@ -236,17 +254,36 @@ def _lines(chunk: Chunk) -> Iterator[tuple[int, bytes]]:
                 return
 
 
-def _json_text(line: str, uri: str, offset: int, text_column: str) -> str:
+def _json_row(line: str, uri: str, offset: int, columns: Columns) -> Row:
     if not line.strip():
-        return ""
+        return offset, "", ""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{uri}: not JSON at byte {offset} ({error}); JSONL has one object a line") from None
-    if not isinstance(value, dict) or text_column not in value:
-        names = list(value) if isinstance(value, dict) else []
-        raise DataError(_no_column(f"{uri}, byte {offset}", text_column, names))
-    return _as_text(value[text_column], f"{uri}, byte {offset}", text_column)
+    there, where = list(value) if isinstance(value, dict) else [], f"{uri}, byte {offset}"
+    for name in columns.names:
+        if name not in there:
+            raise DataError(_no_column(where, name, there, columns))
+    return _row(offset, value, where, columns)
+
+
+def _row(place: int, values: Mapping[str, Any], where: str, columns: Columns) -> Row:
+    text = _as_text(values[columns.text], where, columns.text)
+    if columns.label is None or not text.strip():
+        return place, text, ""
+    return place, text, _as_label(values[columns.label], where, columns.label)
+
+
+def _as_label(value: Any, where: str, label_column: str) -> str:
+    if isinstance(value, bool | int):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        shown = "empty" if value is None or isinstance(value, str) else f"{type(value).__name__}, not text"
+        raise DataError(
+            f"{where}: the label {label_column!r} is {shown}; every row needs one: label it, or leave it out"
+        )
+    return value
 
 
 def _as_text(value: Any, where: str, text_column: str) -> str:

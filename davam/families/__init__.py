@@ -23,6 +23,6 @@ def family_of(config: FamilyConfig) -> type[TextFamily]:
     return next(family for family in FAMILIES if family.kind == config.kind)
 
 
-def build_family(config: FamilyConfig, vocab_size: int, max_tokens: int) -> TextFamily:
-    """The untrained model that the settings describe."""
-    return family_of(config)(config, vocab_size, max_tokens)
+def build_family(config: FamilyConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> TextFamily:
+    """The untrained model that the settings describe, conditional on one of so many labels if any."""
+    return family_of(config)(config, vocab_size, max_tokens, labels)

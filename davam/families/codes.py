@@ -87,7 +87,7 @@ class CodeFamily(TextFamily):
         assert latents.codes_BT is not None
         rec_B = self.reconstruction(batch, latents, None)[1]
         target_BT = with_end_code(latents.codes_BT, latents.length_B, prior.end_code)
-        kl_B = prior.nll(target_BT, latents.length_B + 1)
+        kl_B = prior.nll(target_BT, latents.length_B + 1, label_B=batch.label_B)
         return RowScores(rec_B, kl_B, latents.length_B + self.ends_by_code)
 
     def check_sampling(self, sampling: Sampling) -> None:
@@ -97,10 +97,12 @@ class CodeFamily(TextFamily):
         """How many codes there may be: with a code a word, as many as words."""
         return sampling.min_length, sampling.max_length
 
-    def draw(self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling) -> LatentDraw:
+    def draw(
+        self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling, label_B: Tensor | None = None
+    ) -> LatentDraw:
         """Codes and their end from the prior."""
         least, most = self.code_range(sampling)
-        drawn = self.require_prior(prior).sample(uniform_BN, sampling.prior, least, most)
+        drawn = self.require_prior(prior).sample(uniform_BN, sampling.prior, least, most, label_B)
         width = rounded_up(int(drawn.length_B.max()), self.max_tokens)
         latents = self.code_latents(drawn.codes_BT[:, :width], drawn.length_B)
         return LatentDraw(latents, drawn.nats_B, drawn.truncated_B)

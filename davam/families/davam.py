@@ -39,8 +39,8 @@ class Davam(CodeFamily):
         "bound only."
     )
 
-    def __init__(self, config: DavamConfig, vocab_size: int, max_tokens: int) -> None:
-        super().__init__(config, vocab_size, max_tokens)
+    def __init__(self, config: DavamConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> None:
+        super().__init__(config, vocab_size, max_tokens, labels)
         embed, hidden, dim = config.embed_dim, config.hidden_dim, config.code_dim
         self.encoder_embedding = nn.Embedding(vocab_size, embed, padding_idx=PAD_ID)
         self.encoder = build_encoder(config.encoder, embed, hidden)

@@ -35,8 +35,8 @@ class DavamQ(CodeFamily):
 
     ends_by_code: ClassVar[bool] = False
 
-    def __init__(self, config: DavamQConfig, vocab_size: int, max_tokens: int) -> None:
-        super().__init__(config, vocab_size, max_tokens)
+    def __init__(self, config: DavamQConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> None:
+        super().__init__(config, vocab_size, max_tokens, labels)
         embed, hidden, dim = config.embed_dim, config.hidden_dim, config.code_dim
         self.encoder_embedding = nn.Embedding(vocab_size, embed, padding_idx=PAD_ID)
         self.encoder = LstmEncoder(embed, hidden, bidirectional=False)

@@ -31,20 +31,20 @@ class Gavam(VaeAttn):
         "decoder. Its likelihood is known as a bound only."
     )
 
-    def __init__(self, config: GavamConfig, vocab_size: int, max_tokens: int) -> None:
-        super().__init__(config, vocab_size, max_tokens)
-        self.latent_prior = GaussianPixelCnn(config.prior, config.latent_dim)
+    def __init__(self, config: GavamConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> None:
+        super().__init__(config, vocab_size, max_tokens, labels)
+        self.latent_prior = GaussianPixelCnn(config.prior, config.latent_dim, labels)
 
-    def prior_kl(self, z_BTD: Tensor, mean_BTD: Tensor, logvar_BTD: Tensor) -> Tensor:
+    def prior_kl(self, z_BTD: Tensor, mean_BTD: Tensor, logvar_BTD: Tensor, label_B: Tensor | None) -> Tensor:
         """KL of each position's posterior to its prior given the draws before it, kl_BT. Eq. (4)."""
-        return ops.gaussian_kl_between(mean_BTD, logvar_BTD, *self.latent_prior(z_BTD)).sum(-1)
+        return ops.gaussian_kl_between(mean_BTD, logvar_BTD, *self.latent_prior(z_BTD, label_B)).sum(-1)
 
-    def prior_draw(self, normal_BTD: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def prior_draw(self, normal_BTD: Tensor, temperature: float, label_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """Latents one after the other, and their -ln p, z_BTD and nats_BT."""
         previous_BD, cache = torch.zeros_like(normal_BTD[:, 0]), self.latent_prior.start(len(normal_BTD))
         drawn, nats = [], []
         for step in range(normal_BTD.shape[1]):
-            (mean_BD, logvar_BD), cache = self.latent_prior.step(previous_BD, cache)
+            (mean_BD, logvar_BD), cache = self.latent_prior.step(previous_BD, cache, label_B)
             previous_BD = ops.gaussian_draw(mean_BD, logvar_BD, normal_BTD[:, step] * temperature)
             drawn.append(previous_BD)
             nats.append(-ops.gaussian_log_density(previous_BD, mean_BD, logvar_BD).sum(-1))

@@ -30,8 +30,8 @@ class LstmLm(TextFamily):
     objective = "rec_nats"
     exact: ClassVar[bool] = True
 
-    def __init__(self, config: LstmLmConfig, vocab_size: int, max_tokens: int) -> None:
-        super().__init__(config, vocab_size, max_tokens)
+    def __init__(self, config: LstmLmConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> None:
+        super().__init__(config, vocab_size, max_tokens, labels)
         decoder = LatentDecoder(config.embed_dim, config.hidden_dim, 0)
         self.add_decoder(decoder, bias=False)
 
@@ -49,7 +49,9 @@ class LstmLm(TextFamily):
         rec_B = self._nll(batch, None)[1]
         return RowScores(rec_B, rec_B.new_zeros(len(rec_B)), batch.length_B.new_zeros(len(rec_B)))
 
-    def draw(self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling) -> LatentDraw:
+    def draw(
+        self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling, label_B: Tensor | None = None
+    ) -> LatentDraw:
         """Nothing, at no cost."""
         zero_B = uniform_BN.new_zeros(len(uniform_BN))
         return LatentDraw(single(uniform_BN), zero_B, zero_B.bool())

@@ -26,7 +26,7 @@ class PriorTraining(Trainable):
 
     def forward(self, batch: Batch, clock: Clock, noise: RowNoise | None) -> StepTerms:
         """Cross-entropy of the codes and the end, summed over rows, in nats."""
-        nll_B = self.prior.nll(batch.tokens_BS, batch.length_B, noise)
+        nll_B = self.prior.nll(batch.tokens_BS, batch.length_B, noise, batch.label_B)
         loss_sum = (nll_B * batch.weight_B).sum()
         sums = {
             "kl_nats_sum": loss_sum.detach(),

@@ -30,7 +30,7 @@ from davam.nn.priors import Prior
 from davam.sampling import Sampling
 
 #: the modules of every family that belong to its decoder; all others infer the latents, or are their prior
-DECODER_MODULES = ("decoder_embedding", "decoder", "output")
+DECODER_MODULES = ("decoder_embedding", "label_embedding", "decoder", "output")
 WIDTH_MULTIPLE = 16  # latents are padded to this multiple, so that a row is rounded the same way in any company
 
 
@@ -99,15 +99,17 @@ class TextFamily(Trainable):
     #: whether the latents are codes that a prior must learn in stage two
     has_codes: ClassVar[bool] = False
 
-    def __init__(self, config: Any, vocab_size: int, max_tokens: int) -> None:
+    def __init__(self, config: Any, vocab_size: int, max_tokens: int, labels: int) -> None:
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
         self.max_tokens = max_tokens
+        self.labels = labels
 
     def add_decoder(self, decoder: Decoder, bias: bool) -> None:
         """The decoder with its embedding and output layer; a family's other modules stand before it."""
         self.decoder_embedding = nn.Embedding(self.vocab_size, self.config.embed_dim, padding_idx=PAD_ID)
+        self.label_embedding = nn.Embedding(self.labels, self.config.embed_dim) if self.labels else None
         self.decoder = decoder
         self.output = OutputLayer(decoder.feature_dim, self.vocab_size, self.config.output_shortlist, bias)
 
@@ -125,7 +127,9 @@ class TextFamily(Trainable):
         """Rec and KL of given rows; families with codes take their prior."""
 
     @abstractmethod
-    def draw(self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling) -> LatentDraw:
+    def draw(
+        self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling, label_B: Tensor | None = None
+    ) -> LatentDraw:
         """Latents from the prior, one row of uniform numbers a row; with a latent a word, as many as the length asked
         for has words."""
 
@@ -137,7 +141,8 @@ class TextFamily(Trainable):
                 nn.init.normal_(weight, std=POSITION_STD, generator=random)
             elif "embedding" in name:
                 nn.init.uniform_(weight, -0.1, 0.1, generator=random)
-                weight.data[PAD_ID] = 0
+                if "label_embedding" not in name:
+                    weight.data[PAD_ID] = 0
             else:
                 bound = 0.01 if self.config.init == "uniform" else weight.shape[-1] ** -0.5
                 nn.init.uniform_(weight, -bound, bound, generator=random)
@@ -145,7 +150,7 @@ class TextFamily(Trainable):
     def reconstruction(self, batch: Batch, latents: Latents, noise: RowNoise | None) -> tuple[Tensor, Tensor]:
         """-ln p(x|z) in nats: the weighted sum over rows with its gradient, and rec_B without."""
         target_BS = batch.tokens_BS
-        x_BSE = self.decoder_embedding(after_begin(target_BS)[:, :-1])
+        x_BSE = self.embedded(after_begin(target_BS)[:, :-1], batch.label_B)
         if noise is not None:
             x_BSE = noise.dropout(x_BSE, self.config.dropout, Stream.DECODER_IN)
         feature_BSC = self.decoder.features(x_BSE, self._memory(latents))
@@ -159,15 +164,19 @@ class TextFamily(Trainable):
         return total, torch.zeros_like(batch.weight_B).index_add(0, row_N, nll_N)
 
     @torch.no_grad()
-    def generate(self, latents: Latents, sampling: Sampling, uniform_BS2: Tensor) -> Decoded:
-        """Words for the latents, drawn by the uniform numbers as the sampling says."""
+    def generate(
+        self, latents: Latents, sampling: Sampling, uniform_BS2: Tensor, label_B: Tensor | None = None
+    ) -> Decoded:
+        """Words for the latents and, where there are any, labels, drawn by the uniform numbers as the sampling says."""
         rows, widest, device = len(latents.length_B), self.max_tokens + 1, latents.length_B.device
         tokens_BS = torch.zeros(rows, widest, dtype=torch.long, device=device)
         count_B, nats_B = tokens_BS.new_zeros(rows), torch.zeros(rows, device=device)
         memory, block = self._memory(latents), Block.whole(rows, device)
         word_A, state = torch.full((rows,), BOS_ID, device=device), self.decoder.start(memory)
         for step in range(widest):
-            feature_AC, state = self.decoder.step(self.decoder_embedding(word_A), step, memory, state)
+            label_A = None if label_B is None else label_B[block.row_A]
+            x_AE = self.embedded(word_A[:, None], label_A)[:, 0]
+            feature_AC, state = self.decoder.step(x_AE, step, memory, state)
             if step == sampling.max_length:
                 word_A = torch.full_like(word_A, EOS_ID)
                 nats_A = self.output.nll(feature_AC, word_A, torch.ones_like(feature_AC[:, 0]))[1]
@@ -186,6 +195,11 @@ class TextFamily(Trainable):
             if kept is not None:
                 word_A, state, memory = word_A[kept], ops.take_rows(state, kept), memory.take(kept)
         return Decoded(tokens_BS[:, : step + 1], count_B, nats_B, block.unfinished())
+
+    def embedded(self, words_BS: Tensor, label_B: Tensor | None) -> Tensor:
+        """The decoder's vectors of words, x_BSE, each with its row's label added, where there are labels."""
+        x_BSE = self.decoder_embedding(words_BS)
+        return x_BSE if self.label_embedding is None else x_BSE + self.label_embedding(label_B)[:, None]
 
     def _memory(self, latents: Latents) -> Memory:
         mask_BT = ops.length_mask(latents.length_B, latents.latent_BTD.shape[1])

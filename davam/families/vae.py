@@ -61,8 +61,8 @@ class Vae(TextFamily):
     )
     decoder: LatentDecoder
 
-    def __init__(self, config: VaeConfig, vocab_size: int, max_tokens: int) -> None:
-        super().__init__(config, vocab_size, max_tokens)
+    def __init__(self, config: VaeConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> None:
+        super().__init__(config, vocab_size, max_tokens, labels)
         # An autoencoder, which never pays its KL, is judged by Rec alone.
         self.objective = "rec_nats" if config.kl == ConstantKl(weight=0) else "elbo_nats"
         embed, hidden, dim = config.embed_dim, config.hidden_dim, config.latent_dim
@@ -97,7 +97,9 @@ class Vae(TextFamily):
         """The prior has a temperature, and no more."""
         check_gaussian_choice(self.kind, sampling.prior)
 
-    def draw(self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling) -> LatentDraw:
+    def draw(
+        self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling, label_B: Tensor | None = None
+    ) -> LatentDraw:
         """z from N(0, temperature^2 I)."""
         z_BD = ops.normal_quantile(uniform_BN) * sampling.prior.temperature
         nats_B = -ops.gaussian_log_density(z_BD, z_BD.new_zeros(1), z_BD.new_zeros(1)).sum(1)
@@ -138,15 +140,16 @@ class Vae(TextFamily):
         for row, count in enumerate(batch.length_B.tolist()):
             mean_D, logvar_D = mean_BD[row], logvar_BD[row]
             z_ND = ops.gaussian_draw(mean_D, logvar_D, normal_BND[row].to(mean_D.device))
-            rec_N = self._rec_of_draws(batch.tokens_BS[row, :count], z_ND)
+            label_1 = None if batch.label_B is None else batch.label_B[row : row + 1]
+            rec_N = self._rec_of_draws(batch.tokens_BS[row, :count], z_ND, label_1)
             prior_N = ops.gaussian_log_density(z_ND, torch.zeros_like(mean_D), torch.zeros_like(mean_D)).sum(1)
             posterior_N = ops.gaussian_log_density(z_ND, mean_D, logvar_D).sum(1)
             iw.append(math.log(draws) - (prior_N - posterior_N - rec_N).double().logsumexp(0))
         return torch.stack(iw)
 
-    def _rec_of_draws(self, target_S: Tensor, z_ND: Tensor) -> Tensor:
+    def _rec_of_draws(self, target_S: Tensor, z_ND: Tensor, label_1: Tensor | None = None) -> Tensor:
         """-ln p(x|z) of one text for many latents, rec_N."""
-        x_SE = self.decoder_embedding(after_begin(target_S[None])[0, :-1])
+        x_SE = self.embedded(after_begin(target_S[None])[:, :-1], label_1)[0]
         feature_NSC = self.decoder.features_of_draws(x_SE, z_ND)
         weight = z_ND.new_ones(len(z_ND) * len(target_S))
         nll = self.output.nll(feature_NSC.flatten(0, 1), target_S.repeat(len(z_ND)), weight)[1]

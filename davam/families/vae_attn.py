@@ -64,8 +64,8 @@ class VaeAttn(TextFamily):
     objective = "elbo_nats"
     length_nats_T: Tensor
 
-    def __init__(self, config: GaussianSequenceConfig, vocab_size: int, max_tokens: int) -> None:
-        super().__init__(config, vocab_size, max_tokens)
+    def __init__(self, config: GaussianSequenceConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> None:
+        super().__init__(config, vocab_size, max_tokens, labels)
         embed, hidden, dim = config.embed_dim, config.hidden_dim, config.latent_dim
         self.encoder_embedding = nn.Embedding(vocab_size, embed, padding_idx=PAD_ID)
         self.encoder = build_encoder(config.encoder, embed, hidden)
@@ -85,11 +85,11 @@ class VaeAttn(TextFamily):
         enc_BTH = self.encoder(self.encoder_embedding(batch.tokens_BS[:, :-1]), batch.length_B - 1)
         return mean_and_logvar(self.to_posterior(enc_BTH))
 
-    def prior_kl(self, z_BTD: Tensor, mean_BTD: Tensor, logvar_BTD: Tensor) -> Tensor:
+    def prior_kl(self, z_BTD: Tensor, mean_BTD: Tensor, logvar_BTD: Tensor, label_B: Tensor | None) -> Tensor:
         """KL of each position's posterior to its prior given the draws before it, kl_BT."""
         return ops.gaussian_kl(mean_BTD, logvar_BTD).sum(-1)
 
-    def prior_draw(self, normal_BTD: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def prior_draw(self, normal_BTD: Tensor, temperature: float, label_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """Latents from the prior and their -ln p, z_BTD and nats_BT."""
         z_BTD = normal_BTD * temperature
         zero = z_BTD.new_zeros(1)
@@ -108,14 +108,16 @@ class VaeAttn(TextFamily):
         """The prior has a temperature, and no more."""
         check_gaussian_choice(self.kind, sampling.prior)
 
-    def draw(self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling) -> LatentDraw:
+    def draw(
+        self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling, label_B: Tensor | None = None
+    ) -> LatentDraw:
         """How many latents, and then the latents."""
         most = min(sampling.max_length or self.max_tokens, self.max_tokens)
         weight_T = torch.exp(-self.length_nats_T[sampling.min_length - 1 : most])
         length_B = sampling.min_length + ops.inverse_cdf(weight_T.expand(len(uniform_BN), -1), uniform_BN[:, 0])
         width = rounded_up(int(length_B.max()), self.max_tokens)
         normal_BTD = ops.normal_quantile(uniform_BN[:, 1:]).view(len(uniform_BN), self.max_tokens, -1)[:, :width]
-        z_BTD, nats_BT = self.prior_draw(normal_BTD, sampling.prior.temperature)
+        z_BTD, nats_BT = self.prior_draw(normal_BTD, sampling.prior.temperature, label_B)
         nats_B = self.length_nats_T[length_B - 1] + (nats_BT * ops.length_mask(length_B, width)).sum(1)
         return LatentDraw(Latents(z_BTD, length_B), nats_B, torch.zeros_like(nats_B).bool())
 
@@ -145,6 +147,6 @@ class VaeAttn(TextFamily):
         z_BTD = ops.gaussian_draw(mean_BTD, logvar_BTD, normal_BTD.to(mean_BTD.device))
         word_B = batch.length_B - 1
         rec_sum, rec_B = self.reconstruction(batch, Latents(z_BTD, word_B), noise)
-        kl_BT = self.prior_kl(z_BTD, mean_BTD, logvar_BTD)
+        kl_BT = self.prior_kl(z_BTD, mean_BTD, logvar_BTD, batch.label_B)
         kl_B = (kl_BT * ops.length_mask(word_B, kl_BT.shape[1])).sum(1) + self.length_nats_T[word_B - 1]
         return rec_sum, rec_B, kl_B

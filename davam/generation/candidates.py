@@ -39,6 +39,7 @@ class CandidateMaker:
         table = {
             "id": samples.ids,
             "text": samples.texts,
+            "label": samples.labels or [""] * len(ids),
             "codes": samples.codes,
             "tokens": [len(words) for words in columns.words],
             "prior_nats": samples.prior_nats,

@@ -25,6 +25,7 @@ def dataset_card(summary: Summary, identity: Mapping[str, Any], model_uri: str, 
     """The card in Markdown, with the hub's header and the list of the corpus's files."""
     source = resources.files("davam.generation").joinpath("card.md.j2").read_text("utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters["cell"] = _cell
     sampling = identity["spec"]["sampling"]
     return environment.from_string(source).render(
         title=f"Synthetic sentences, {summary.rows:,}",
@@ -48,6 +49,12 @@ def copy_rates(summary: Summary) -> CopyRates:
         share.get("copied_run", 0.0),
         summary.said.copied_tokens / summary.rows,
     )
+
+
+def _cell(text: str) -> str:
+    """Text as code in a cell of a Markdown table."""
+    plain = " ".join(text.replace("`", "'").split()).replace("|", "\\|")
+    return f"`{plain}`"
 
 
 def _shown(value: Any) -> str:

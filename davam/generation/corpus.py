@@ -16,7 +16,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,11 @@ ROWS_PER_GROUP = 1 << 16
 
 @dataclass(frozen=True)
 class Said:
-    """Sums over rows: how many have each flag, their tokens, and those of the longest runs that they copy."""
+    """Sums over rows: how many have each flag and each label, their tokens, and those of the longest runs that they
+    copy."""
 
     flagged: dict[str, int]
+    labels: dict[str, int]
     tokens: int
     copied_tokens: int
 
@@ -60,7 +62,7 @@ class Range:
     stop: int
     kept: int
     dropped: dict[str, int]
-    said: "Said"
+    said: Said
 
     @property
     def name(self) -> str:
@@ -115,7 +117,7 @@ def next_range(done: Sequence[Range], rows: int, most: int, drops: bool) -> tupl
     return first, first + min(most, max(wanted, LEAST_CANDIDATES if drops else 1))
 
 
-def total(counts: Any) -> dict[str, int]:
+def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """Sums by name, in the order of the flags."""
     added: Counter[str] = Counter()
     for part in counts:
@@ -124,9 +126,24 @@ def total(counts: Any) -> dict[str, int]:
 
 
 def say_of(rows: pa.Table) -> Said:
-    """What is to be said of rows with the columns flags, tokens and copied_tokens."""
+    """What is to be said of rows with the columns flags, label, tokens and copied_tokens."""
     flagged = Counter(name for row in rows["flags"].to_pylist() for name in row)
-    return Said(total([flagged]), int(rows["tokens"].to_numpy().sum()), int(rows["copied_tokens"].to_numpy().sum()))
+    labels = Counter(label for label in rows["label"].to_pylist() if label)
+    tokens, copied = (int(rows[name].to_numpy().sum()) for name in ("tokens", "copied_tokens"))
+    return Said(total([flagged]), dict(sorted(labels.items())), tokens, copied)
+
+
+def said_together(parts: Sequence[Said]) -> Said:
+    """What is to be said of the rows of all parts."""
+    labels: Counter[str] = Counter()
+    for part in parts:
+        labels.update(part.labels)
+    return Said(
+        total(part.flagged for part in parts),
+        dict(sorted(labels.items())),
+        sum(part.tokens for part in parts),
+        sum(part.copied_tokens for part in parts),
+    )
 
 
 class Corpus:
@@ -170,8 +187,8 @@ class Corpus:
         table = candidates.take(pa.array(place_N))
         if not np.array_equal(id_N, np.arange(first, stop)):
             raise GenerationError(
-                f"{fs.join(self.uri, 'work')}: the candidates of {range_name(first, stop)} are not those of its ids; "
-                "delete that folder, and give the command again"
+                f"{self.pending_uri(first, stop)}: its candidates are not those of its ids; delete that folder, and "
+                "give the command again"
             )
         reasons = self._judge(table)
         kept = table.filter(pa.array([reason is None for reason in reasons]))
@@ -193,6 +210,8 @@ class Corpus:
                 break
             used.append(part)
             count = min(part.kept, missing)
+            if not count:
+                continue
             self._publish(part, count)
             files.append((data_path(part, count), count))
             said.append(part.said if count == part.kept else say_of(_read_table(self._data_uri(part, count))))
@@ -203,11 +222,7 @@ class Corpus:
             rows,
             used[-1].stop,
             total(part.dropped for part in used),
-            Said(
-                total(one.flagged for one in said),
-                sum(one.tokens for one in said),
-                sum(one.copied_tokens for one in said),
-            ),
+            said_together(said),
             tuple(files),
             spec_digest(self.identity),
         )

@@ -38,6 +38,7 @@ class Stream(IntEnum):
     LAGGING = 15
     VARY = 16
     VARY_DECODER = 17
+    LABEL = 18
 
 
 def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:
@@ -90,7 +91,12 @@ def _splitmix64(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def sampling_uniforms(seed: int, stream: Stream, ids: Sequence[int], count: int) -> Tensor:
-    """Uniform numbers in [0, 1) for each row id, u_BT in fp32."""
-    rows = [generator(seed, stream, 0, row_id).random(count, dtype=np.float32) for row_id in ids]
+def sampling_uniforms(
+    seed: int, stream: Stream, ids: Sequence[int], count: int, parts: Sequence[int] | None = None
+) -> Tensor:
+    """Uniform numbers in [0, 1) for each row id, or for each part of it, u_BT in fp32."""
+    rows = [
+        generator(seed, stream, 0, row_id, part).random(count, dtype=np.float32)
+        for row_id, part in zip(ids, parts or [0] * len(ids), strict=True)
+    ]
     return torch.from_numpy(np.stack(rows))

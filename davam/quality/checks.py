@@ -35,6 +35,8 @@ Flag = Literal[
     "near_duplicate",
 ]
 FLAGS: tuple[str, ...] = get_args(Flag)
+#: flags that compare a row with the training text
+COPY_FLAGS = ("copy", "copied_run", "near_copy")
 #: flags that compare a row with those before it
 ACROSS_ROWS = ("duplicate", "near_duplicate")
 

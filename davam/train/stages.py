@@ -17,17 +17,19 @@ from davam.recipe import Recipe, TrainConfig
 from davam.train.step import Job
 
 
-def pretraining_module(recipe: Recipe, vocab_size: int) -> TextFamily:
+def pretraining_module(recipe: Recipe, vocab_size: int, labels: int = 0) -> TextFamily:
     """The recipe's untrained VAE as an autoencoder: its KL is measured, but never paid."""
     autoencoder = recipe.model.model_copy(update={"kl": ConstantKl(weight=0), "free_bits": NoFreeBits()})
-    model = build_family(autoencoder, vocab_size, recipe.data.max_tokens)
+    model = build_family(autoencoder, vocab_size, recipe.data.max_tokens, labels)
     model.init_weights(recipe.seed)
     return model
 
 
-def stage_one_module(recipe: Recipe, vocab_size: int, pretrained: Mapping[str, Tensor] | None = None) -> TextFamily:
+def stage_one_module(
+    recipe: Recipe, vocab_size: int, labels: int = 0, pretrained: Mapping[str, Tensor] | None = None
+) -> TextFamily:
     """The model before stage one: its weights drawn from the recipe's seed, or those of its pretraining."""
-    model = build_family(recipe.model, vocab_size, recipe.data.max_tokens)
+    model = build_family(recipe.model, vocab_size, recipe.data.max_tokens, labels)
     model.init_weights(recipe.seed)
     if pretrained is not None and recipe.pretraining is not None:
         drawn_afresh = DECODER_MODULES if recipe.pretraining.reset_decoder else ()
@@ -36,11 +38,11 @@ def stage_one_module(recipe: Recipe, vocab_size: int, pretrained: Mapping[str, T
     return model
 
 
-def stage_two_module(recipe: Recipe) -> PriorTraining:
+def stage_two_module(recipe: Recipe, labels: int = 0) -> PriorTraining:
     """The untrained prior of a family with codes, its weights drawn from the recipe's seed."""
     assert isinstance(recipe.model, CodebookConfig)
     assert recipe.prior is not None
-    module = PriorTraining(build_prior(recipe.prior, recipe.model.codebook_size))
+    module = PriorTraining(build_prior(recipe.prior, recipe.model.codebook_size, labels))
     module.init_weights(recipe.seed)
     return module
 

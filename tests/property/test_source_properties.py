@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davam.data.source import OFFSET_BITS, content_digest, plan_chunks, read_chunk
+from davam.data.source import OFFSET_BITS, Columns, content_digest, plan_chunks, read_chunk
 
 # Every character that Python's splitlines would cut at, among ordinary ones of one to four bytes.
+TEXT = Columns("text")
 SEPARATORS = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 LINE = st.text(st.sampled_from(f"ab é字😀\ufeff\0\t{SEPARATORS}"), max_size=9)
 CORPUS = st.lists(st.lists(LINE, min_size=1, max_size=8), min_size=1, max_size=3)
@@ -24,8 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rows(folder: Path, suffix: str, chunk_bytes: int) -> list[tuple[int, str]]:
     """All (id, text), in the order of the pieces."""
-    chunks = plan_chunks({"train": f"{folder}/*.{suffix}"}, "auto", "text", chunk_bytes)
-    batches = [batch for chunk in chunks for batch in read_chunk(chunk, "text")]
+    chunks = plan_chunks({"train": f"{folder}/*.{suffix}"}, "auto", TEXT, chunk_bytes)
+    batches = [batch for chunk in chunks for batch in read_chunk(chunk, TEXT)]
     return [(row["id"], row["text"]) for batch in batches for row in batch.to_pylist()]
 
 
@@ -88,7 +89,7 @@ def test_one_other_byte_is_another_corpus(
 
     def digest() -> str:
         write(folder, "txt", files)
-        return content_digest(plan_chunks({"train": f"{folder}/*.txt"}, "auto", "text", chunk_bytes))
+        return content_digest(plan_chunks({"train": f"{folder}/*.txt"}, "auto", TEXT, chunk_bytes))
 
     before = digest()
     number = data.draw(st.integers(0, len(files) - 1))

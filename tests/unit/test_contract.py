@@ -16,7 +16,7 @@ from davam.families.base import Clock, Trainable
 from davam.families.prior import PriorTraining
 from davam.families.text import TextFamily
 from davam.nn.priors import LstmPriorConfig, PixelCnnConfig, build_prior
-from tests.small import CODES, VOCAB, WIDEST, random_rows, small_davam, spread_codebook
+from tests.small import CODES, LABELS, VOCAB, WIDEST, random_rows, small_davam, spread_codebook
 
 CLOCKS = [Clock(0, 0, 4), Clock(1, 2, 4)]  # before and after quantization begins
 SETTINGS = [
@@ -29,6 +29,7 @@ SETTINGS += [{"output_shortlist": 10}, {"init": "uniform"}, {"commit_reduction":
 SMALL = {"embed_dim": 12, "hidden_dim": 16, "dropout": 0.2}
 SEQUENCE = {"kind": "vae_attn", "latent_dim": 4, "attention_dim": 8, **SMALL}
 OTHERS = [
+    {"kind": "davam", "codebook_size": CODES, "code_dim": 8, **SMALL},
     {"kind": "lstm_lm", **SMALL},
     {"kind": "lstm_lm", "output_shortlist": 10, **SMALL},
     {"kind": "vae", "latent_dim": 4, **SMALL},
@@ -50,16 +51,16 @@ def modules() -> list[tuple[str, Trainable]]:
     stage_one: list[tuple[str, Trainable]] = [
         ("-".join(map(str, s.values())), spread_codebook(small_davam(**s))) for s in SETTINGS
     ]
-    for values in OTHERS:
+    for values, labels in product(OTHERS, (0, LABELS)):
         config: Any = TypeAdapter(FamilyConfig).validate_python(values)
-        family = build_family(config, VOCAB, WIDEST)
+        family = build_family(config, VOCAB, WIDEST, labels)
         family.init_weights(0)
         stage_one.append((f"{family.kind}-{len(stage_one)}", family))
     stage_two: list[tuple[str, Trainable]] = []
-    for index, config in enumerate(PRIORS):
-        module = PriorTraining(build_prior(config, CODES))
+    for config, labels in product(PRIORS, (0, LABELS)):
+        module = PriorTraining(build_prior(config, CODES, labels))
         module.init_weights(0)
-        stage_two.append((f"{config.kind}-{index}", module))
+        stage_two.append((f"{config.kind}-{len(stage_two)}", module))
     return [*stage_one, *stage_two]
 
 

@@ -17,7 +17,7 @@ from davam.generation.corpus import Corpus, Range, Said, next_range, read_corpus
 from davam.generation.spec import Spec
 from davam.quality.near import BANDS
 
-NOTHING = Said({}, 0, 0)
+NOTHING = Said({}, {}, 0, 0)
 WORDS = 60  # candidate texts repeat after a while
 
 
@@ -30,6 +30,7 @@ def candidates(first: int, stop: int) -> pa.Table:
         {
             "id": ids,
             "text": [f"text {w}" for w in word_N],
+            "label": ["odd" if i % 2 else "even" for i in ids.tolist()],
             "codes": [[int(w)] for w in word_N],
             "tokens": [2] * len(ids),
             "prior_nats": np.ones(len(ids)),
@@ -139,7 +140,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="model_sha256 m"):
         Corpus(str(tmp_path), Spec().identity("n" * 64, None))
     for table in (candidates(0, 9), pa.concat_tables([candidates(0, 9), candidates(8, 9)]), candidates(1, 11)):
-        with pytest.raises(GenerationError, match="are not those of its ids; delete that folder"):
+        with pytest.raises(GenerationError, match="are not those of its ids; delete that folder, and"):
             corpus.close(0, 10, table, 10)
     with pytest.raises(ArtifactError, match=r"summary\.json is not there: no complete corpus"):
         read_summary(str(tmp_path))

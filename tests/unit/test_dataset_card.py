@@ -19,7 +19,7 @@ HELD_OUT = CopyRates(1000, 0.02, 0.05, 0.1, 3.5)
 
 
 def test_the_card_says_what_the_corpus_is() -> None:
-    said = Said({"copy": 30, "copied_run": 60}, 9000, 2700)
+    said = Said({"copy": 30, "copied_run": 60}, {"a|b": 900, "calm": 100}, 9000, 2700)
     summary = Summary(900, 1000, {"duplicate": 50}, said, (("data/a.parquet", 900),), "d" * 64)
     of = Spec.model_validate({"sampling": {"decoder": {"top_p": 0.9}}}).identity("m" * 64, "t" * 64)
     card = dataset_card(summary, of, "s3://bucket/model", HELD_OUT)
@@ -31,6 +31,7 @@ def test_the_card_says_what_the_corpus_is() -> None:
     assert "| equal to a training text | 3.333% | 2.000% |" in card
     assert "| mean longest run, tokens | 3.00 | 3.50 |" in card
     assert "temperature 1.0, top_k 0, top_p 0.9" in card
+    assert "| `a\\|b` | 900 | 100.00% |" in card
     assert copy_rates(summary).copied_tokens_mean == 3
     bare = dataset_card(summary, Spec().identity("m" * 64, None), "model", None)
     assert "Not known: the training text was not at hand." in bare

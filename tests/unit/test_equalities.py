@@ -85,12 +85,12 @@ def test_cached_steps_equal_the_full_forward_bit_for_bit(config: PixelCnnConfig 
     prior = PriorTraining(build_prior(config, 50)).eval()
     prior.init_weights(1)
     target_BT = torch.randint(0, 50, (64, 14), generator=torch.Generator().manual_seed(0))
-    input_BT = prior.prior.shifted(target_BT)
     with torch.no_grad():
-        full_BTK = prior.prior.logits(input_BT, None)
+        x_BTE = prior.prior.inputs(target_BT)
+        full_BTK = prior.prior.logits(x_BTE, None)
         cache = prior.prior.start(64)
         for t in range(14):
-            step_BK, cache = prior.prior.step(input_BT[:, t], cache)
+            step_BK, cache = prior.prior.step(x_BTE[:, t], cache)
             assert torch.equal(step_BK, full_BTK[:, t])
 
 
@@ -129,7 +129,8 @@ def test_the_probabilities_of_all_sequences_sum_to_one() -> None:
         going_on = 0.0
         for number in range(8):
             codes = [(number >> bit) & 1 for bit in range(3)]
-            logits_TK = prior.logits(torch.tensor([[2, *codes]]), None).log_softmax(-1)[0]
+            x_BTE = prior.inputs(torch.tensor([[*codes, 2]]))
+            logits_TK = prior.logits(x_BTE, None).log_softmax(-1)[0]
             path = sum(float(logits_TK[t, code]) for t, code in enumerate(codes))
             going_on += float(torch.exp(torch.tensor(path))) * (1 - float(logits_TK[3, 2].exp()))
     assert total + going_on == pytest.approx(1.0, abs=1e-5)

@@ -219,7 +219,7 @@ def test_the_autoregressive_prior_sees_the_past_alone_and_its_steps_are_the_full
     model = Gavam(config, VOCAB, WIDEST)
     model.init_weights(0)
     with torch.no_grad():
-        z_BTD, nats_BT = model.prior_draw(random(32, 7, 4), 1.0)
+        z_BTD, nats_BT = model.prior_draw(random(32, 7, 4), 1.0, None)
         mean_BTD, logvar_BTD = model.latent_prior(z_BTD)
         assert torch.allclose(nats_BT, -ops.gaussian_log_density(z_BTD, mean_BTD, logvar_BTD).sum(-1), atol=1e-4)
         changed_BTD = z_BTD.clone()

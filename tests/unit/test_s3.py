@@ -16,6 +16,7 @@ from davam.errors import ArtifactError, DataError
 
 BUCKET = "corpora"
 ROOT = f"s3://{BUCKET}"
+TEXT = source.Columns("text")
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +83,9 @@ def test_a_store_is_probed_without_markers() -> None:
 def test_sources_by_any_pattern(pattern: str, names: list[str]) -> None:
     for name in ("a b.txt", "c.txt", "sub/d.txt", "_skip.txt"):
         fs.write_bytes_atomic(f"{ROOT}/in/{name}", f"{name}\n".encode())
-    chunks = source.plan_chunks({"train": f"{ROOT}/{pattern}"}, "auto", "text")
+    chunks = source.plan_chunks({"train": f"{ROOT}/{pattern}"}, "auto", TEXT)
     assert [chunk.uri for chunk in chunks] == [f"{ROOT}/in/{name}" for name in names if name != "_skip.txt"]
-    rows = [row["text"] for chunk in chunks for batch in source.read_chunk(chunk, "text") for row in batch.to_pylist()]
+    rows = [row["text"] for chunk in chunks for batch in source.read_chunk(chunk, TEXT) for row in batch.to_pylist()]
     assert rows == names
 
 
@@ -102,8 +103,8 @@ def test_files_sources_and_artifacts() -> None:
     fs.write_bytes_atomic(f"{ROOT}/in/a.txt", b"one two\nthree\n")
     fs.write_bytes_atomic(f"{ROOT}/in/b.txt", b"four\n")
     assert fs.list_files(f"{ROOT}/in") == [("a.txt", 14), ("b.txt", 5)]
-    chunks = source.plan_chunks({"train": f"{ROOT}/in"}, "auto", "text", chunk_bytes=4)
-    rows = [row["text"] for chunk in chunks for batch in source.read_chunk(chunk, "text") for row in batch.to_pylist()]
+    chunks = source.plan_chunks({"train": f"{ROOT}/in"}, "auto", TEXT, chunk_bytes=4)
+    rows = [row["text"] for chunk in chunks for batch in source.read_chunk(chunk, TEXT) for row in batch.to_pylist()]
     assert rows == ["one two", "three", "four"]
 
     store = Store(f"{ROOT}/store")

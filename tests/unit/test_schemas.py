@@ -7,10 +7,11 @@ import pytest
 from davam.data import schemas
 from davam.errors import ArtifactError
 
-DRAWN = ["id", "text", "codes", "tokens", "prior_nats", "decode_nats", "copied_tokens", "flags"]
+DRAWN = ["id", "text", "label", "codes", "tokens", "prior_nats", "decode_nats", "copied_tokens", "flags"]
 COLUMNS = {
     "tokens/1": ["id", "tokens", "length", "text"],
     "codes/1": ["id", "codes", "length"],
+    "labels/1": ["id", "label"],
     "samples/2": ["id", "seed", "codes", "latents", "tokens", "text", "prior_nats", "decode_nats", "truncated"],
     "scores/2": [
         "id",

@@ -8,17 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davam.data.source import Chunk, content_digest, expand, plan_chunks, read_chunk, split_by_hash
+from davam.data.source import Chunk, Columns, content_digest, expand, plan_chunks, read_chunk, split_by_hash
 from davam.errors import DataError
 
 
 def rows_of(chunks: list[Chunk], column: str = "text") -> list[tuple[int, str]]:
     """All (id, text) pairs of the chunks."""
     return [
-        (row["id"], row["text"]) for chunk in chunks for batch in read_chunk(chunk, column) for row in batch.to_pylist()
+        (row["id"], row["text"])
+        for chunk in chunks
+        for batch in read_chunk(chunk, Columns(column))
+        for row in batch.to_pylist()
     ]
 
 
+TEXT = Columns("text")
 LINE = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=8)
 
 
@@ -31,8 +35,8 @@ def test_any_cut_gives_the_same_rows(
     if not data:
         return
     path.write_bytes(data.encode())
-    whole = rows_of(plan_chunks({"train": str(path)}, "text", "text"))
-    assert rows_of(plan_chunks({"train": str(path)}, "text", "text", chunk_bytes=cut)) == whole
+    whole = rows_of(plan_chunks({"train": str(path)}, "text", TEXT))
+    assert rows_of(plan_chunks({"train": str(path)}, "text", TEXT, chunk_bytes=cut)) == whole
     assert len({row for row, _ in whole}) == len(whole)
     expected = data.removeprefix("\ufeff").split("\n")
     expected = expected[:-1] if expected[-1] == "" else expected
@@ -43,14 +47,14 @@ def test_any_cut_gives_the_same_rows(
 def test_jsonl_and_parquet_columns(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"body": "one two"}\n\n{"body": null}\n')
     pq.write_table(pa.table({"body": ["three", "four"]}), tmp_path / "b.parquet")
-    chunks = plan_chunks({"train": str(tmp_path)}, "auto", "body")
+    chunks = plan_chunks({"train": str(tmp_path)}, "auto", Columns("body"))
     assert [text for _, text in rows_of(chunks, "body")] == ["one two", "", "", "three", "four"]
 
 
 def test_folders_globs_and_digests(tmp_path: Path) -> None:
     for name in ("b.txt", "a.txt", "_skip.txt", ".hidden.txt"):
         (tmp_path / name).write_text(f"{name}\n")
-    chunks = plan_chunks({"train": f"{tmp_path}/*.txt", "valid": f"{tmp_path}/a.txt", "test": None}, "auto", "text")
+    chunks = plan_chunks({"train": f"{tmp_path}/*.txt", "valid": f"{tmp_path}/a.txt", "test": None}, "auto", TEXT)
     assert [(Path(chunk.uri).name, chunk.split) for chunk in chunks] == [
         ("a.txt", "train"),
         ("b.txt", "train"),
@@ -80,7 +84,7 @@ def test_what_is_wrong_with_a_file(tmp_path: Path) -> None:
         "latin.txt": r"latin.txt: not UTF-8 at byte 5 \(.*\); convert it, e.g. iconv -f latin1 -t utf-8",
     }.items():
         with pytest.raises(DataError, match=message):
-            rows_of(plan_chunks({"train": str(tmp_path / name)}, "auto", "text"))
+            rows_of(plan_chunks({"train": str(tmp_path / name)}, "auto", TEXT))
 
 
 @given(st.text())
@@ -124,19 +128,19 @@ def test_which_files_a_pattern_means(tree: Path, scheme: str, pattern: str, name
 
 def test_line_ends_and_blank_lines(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n\r\n \t\ntw\ro\nend\r")
-    rows = rows_of(plan_chunks({"train": str(tmp_path / "a.txt")}, "auto", "text"))
+    rows = rows_of(plan_chunks({"train": str(tmp_path / "a.txt")}, "auto", TEXT))
     assert rows == [(0, "one"), (8, ""), (10, ""), (13, "tw\ro"), (18, "end")]
 
 
 def test_a_byte_order_mark_does_not_hide_json(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "one"}\n')
-    assert rows_of(plan_chunks({"train": str(tmp_path)}, "auto", "text")) == [(0, "one")]
+    assert rows_of(plan_chunks({"train": str(tmp_path)}, "auto", TEXT)) == [(0, "one")]
 
 
 def test_bytes_are_counted_from_the_files_begin(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfab\xff\n")
     with pytest.raises(DataError, match="not UTF-8 at byte 5 "):
-        rows_of(plan_chunks({"train": str(tmp_path)}, "auto", "text"))
+        rows_of(plan_chunks({"train": str(tmp_path)}, "auto", TEXT))
 
 
 def test_a_damaged_page_is_named(tmp_path: Path) -> None:
@@ -146,7 +150,7 @@ def test_a_damaged_page_is_named(tmp_path: Path) -> None:
     content[200:1200] = b"\xff" * 1000
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        rows_of(plan_chunks({"train": str(path)}, "auto", "text"))
+        rows_of(plan_chunks({"train": str(path)}, "auto", TEXT))
     assert str(caught.value).startswith(f"{path}: not a complete Parquet file (")
     assert str(caught.value).endswith("; write it again")
 
@@ -167,26 +171,26 @@ def test_json_that_holds_no_text(tmp_path: Path, line: bytes, message: str) -> N
     path = tmp_path / "a.jsonl"
     path.write_bytes(line + b"\n")
     with pytest.raises(DataError) as caught:
-        rows_of(plan_chunks({"train": str(path)}, "auto", "text"))
+        rows_of(plan_chunks({"train": str(path)}, "auto", TEXT))
     assert str(caught.value) == message.format(path=path)
 
 
 def test_json_nested_too_deep(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"[" * 200_000 + b"\n")
     with pytest.raises(DataError, match=r"a\.jsonl: not JSON at byte 0 \(.*\); JSONL has one object a line"):
-        rows_of(plan_chunks({"train": str(tmp_path)}, "auto", "text"))
+        rows_of(plan_chunks({"train": str(tmp_path)}, "auto", TEXT))
 
 
 def test_batches_are_bounded(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x\n" * 10_000)
-    (chunk,) = plan_chunks({"train": str(tmp_path)}, "auto", "text")
-    assert [batch.num_rows for batch in read_chunk(chunk, "text")] == [4096, 4096, 1808]
+    (chunk,) = plan_chunks({"train": str(tmp_path)}, "auto", TEXT)
+    assert [batch.num_rows for batch in read_chunk(chunk, TEXT)] == [4096, 4096, 1808]
 
 
 def test_a_line_longer_than_what_is_read_at_once(tmp_path: Path) -> None:
     long = "é" * (3 << 19)
     (tmp_path / "a.txt").write_text(f"a\n{long}\nb\n")
-    rows = rows_of(plan_chunks({"train": str(tmp_path)}, "auto", "text", chunk_bytes=1 << 20))
+    rows = rows_of(plan_chunks({"train": str(tmp_path)}, "auto", TEXT, chunk_bytes=1 << 20))
     assert [text for _, text in rows] == ["a", long, "b"]
 
 
@@ -194,11 +198,11 @@ def test_a_digest_sees_splits_order_and_borders(tmp_path: Path) -> None:
     for name, text in {"a": "x\ny\n", "b": "z\n", "c": "x\n", "d": "y\nz\n"}.items():
         (tmp_path / f"{name}.txt").write_text(text)
     plans = [
-        plan_chunks({split: f"{tmp_path}/[{names}].txt" for split, names in given.items()}, "auto", "text")
+        plan_chunks({split: f"{tmp_path}/[{names}].txt" for split, names in given.items()}, "auto", TEXT)
         for given in ({"train": "ab"}, {"train": "cd"}, {"train": "a", "valid": "b"}, {"train": "b", "valid": "a"})
     ]
     assert len({content_digest(plan) for plan in plans}) == 4
-    finer = plan_chunks({"train": f"{tmp_path}/[ab].txt"}, "auto", "text", chunk_bytes=1)
+    finer = plan_chunks({"train": f"{tmp_path}/[ab].txt"}, "auto", TEXT, chunk_bytes=1)
     assert content_digest(finer) == content_digest(plans[0])
 
 
@@ -209,5 +213,5 @@ def test_no_content_imitates_a_border_between_files(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for number, content in enumerate(contents):
             (tmp_path / name / f"{number}.txt").write_bytes(content)
-        digests.add(content_digest(plan_chunks({"train": str(tmp_path / name)}, "auto", "text")))
+        digests.add(content_digest(plan_chunks({"train": str(tmp_path / name)}, "auto", TEXT)))
     assert len(digests) == 3

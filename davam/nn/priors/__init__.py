@@ -14,8 +14,8 @@ PriorConfig = Annotated[PixelCnnConfig | LstmPriorConfig, Field(discriminator="k
 __all__ = ["LstmPriorConfig", "PixelCnnConfig", "Prior", "PriorConfig", "build_prior"]
 
 
-def build_prior(config: PixelCnnConfig | LstmPriorConfig, codebook_size: int) -> Prior:
-    """The prior that the settings describe, over K codes and the end code."""
+def build_prior(config: PixelCnnConfig | LstmPriorConfig, codebook_size: int, labels: int = 0) -> Prior:
+    """The prior that the settings describe, over K codes and the end code, given one of so many labels if any."""
     if isinstance(config, PixelCnnConfig):
-        return PixelCnnPrior(config, codebook_size)
-    return LstmPrior(config, codebook_size)
+        return PixelCnnPrior(config, codebook_size, labels)
+    return LstmPrior(config, codebook_size, labels)

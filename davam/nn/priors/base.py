@@ -3,7 +3,7 @@
 Code K is the end of a sequence: its cost is part of every likelihood, so that lengths are modelled and paid for.
 As an input the same index stands for the beginning, which is the only time it is ever an input.
 
-Legend: B rows, A rows of the block that is still computed, T positions (codes and the end), K codes.
+Legend: B rows, A rows of the block that is still computed, T positions (codes and the end), E embedding, K codes.
 """
 
 from abc import ABC, abstractmethod
@@ -33,39 +33,56 @@ class CodeDraw:
 class Prior(nn.Module, ABC):
     """p(z) = prod_t p(z_t | z_<t) over K codes and the end code."""
 
-    def __init__(self, codebook_size: int) -> None:
+    def __init__(self, codebook_size: int, input_dim: int, labels: int) -> None:
         super().__init__()
         self.end_code = codebook_size
+        self.embedding = nn.Embedding(codebook_size + 1, input_dim)
+        self.label_embedding = nn.Embedding(labels, input_dim) if labels else None
 
     @abstractmethod
-    def logits(self, input_BT: Tensor, noise: RowNoise | None) -> Tensor:
-        """logits_BTK (K+1 wide) of each next code, given the codes before it."""
+    def logits(self, x_BTE: Tensor, noise: RowNoise | None) -> Tensor:
+        """logits_BTK (K+1 wide) of each next code, given the embedded inputs before it."""
 
     @abstractmethod
     def start(self, rows: int) -> Any:
         """The empty cache of `rows` sequences."""
 
     @abstractmethod
-    def step(self, input_B: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """logits_BK of the next code after one more input, equal bit for bit to the full forward's, and the cache."""
+    def step(self, x_BE: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """logits_BK of the next code after one more embedded input, equal bit for bit to the full forward's, and the
+        cache."""
 
-    def shifted(self, target_BT: Tensor) -> Tensor:
-        """The inputs that predict these targets: the beginning, then all but the last."""
+    def inputs(self, target_BT: Tensor, label_B: Tensor | None = None) -> Tensor:
+        """The embedded inputs that predict these targets: the beginning, then all but the last, x_BTE."""
         begin_B1 = torch.full_like(target_BT[:, :1], self.end_code)
-        return torch.cat([begin_B1, target_BT[:, :-1]], dim=1)
+        return self.embedded(torch.cat([begin_B1, target_BT[:, :-1]], dim=1), label_B)
 
-    def nll(self, target_BT: Tensor, length_B: Tensor, noise: RowNoise | None = None) -> Tensor:
-        """-ln p of each row's codes and end code, in nats, nll_B."""
-        logits_BTK = self.logits(self.shifted(target_BT), noise)
+    def embedded(self, input_BT: Tensor, label_B: Tensor | None) -> Tensor:
+        """The vectors of inputs, x_BTE, each with its row's label added, where there are labels."""
+        x_BTE = self.embedding(input_BT)
+        return x_BTE if self.label_embedding is None else x_BTE + self.label_embedding(label_B)[:, None]
+
+    def nll(
+        self, target_BT: Tensor, length_B: Tensor, noise: RowNoise | None = None, label_B: Tensor | None = None
+    ) -> Tensor:
+        """-ln p of each row's codes and end code, in nats, nll_B; given its label where there are labels."""
+        logits_BTK = self.logits(self.inputs(target_BT, label_B), noise)
         return ops.sum_nll(logits_BTK, target_BT, ops.length_mask(length_B, target_BT.shape[1]))
 
     @torch.no_grad()
-    def resample(self, codes_BT: Tensor, moved_BT: Tensor, uniform_BT: Tensor, choice: Choice = ANCESTRAL) -> Tensor:
+    def resample(
+        self,
+        codes_BT: Tensor,
+        moved_BT: Tensor,
+        uniform_BT: Tensor,
+        choice: Choice = ANCESTRAL,
+        label_B: Tensor | None = None,
+    ) -> Tensor:
         """The codes with those at the moved positions drawn anew, each given all codes before it; never the end."""
         code_B = torch.full_like(codes_BT[:, 0], self.end_code)
         cache, columns = self.start(len(codes_BT)), []
         for t in range(codes_BT.shape[1]):
-            logits_BK, cache = self.step(code_B, cache)
+            logits_BK, cache = self._next(code_B, cache, label_B)
             drawn_B, _ = draw(logits_BK, uniform_BT[:, t], choice, (self.end_code,))
             code_B = torch.where(moved_BT[:, t], drawn_B, codes_BT[:, t])
             columns.append(code_B)
@@ -73,7 +90,12 @@ class Prior(nn.Module, ABC):
 
     @torch.no_grad()
     def sample(
-        self, uniform_BT: Tensor, choice: Choice = ANCESTRAL, least: int = 1, most: int | None = None
+        self,
+        uniform_BT: Tensor,
+        choice: Choice = ANCESTRAL,
+        least: int = 1,
+        most: int | None = None,
+        label_B: Tensor | None = None,
     ) -> CodeDraw:
         """Draws one sequence per row of uniform numbers, of `least` to `most` codes, at most their width.
 
@@ -87,7 +109,7 @@ class Prior(nn.Module, ABC):
         code_A, cache = torch.full((rows,), self.end_code, device=device), self.start(rows)
         block = Block.whole(rows, device)
         for t in range(widest if most is None else most + 1):
-            logits_AK, cache = self.step(code_A, cache)
+            logits_AK, cache = self._next(code_A, cache, None if label_B is None else label_B[block.row_A])
             if t == most:
                 nats_B.index_add_(0, block.row_A, -logits_AK.log_softmax(-1)[:, self.end_code] * block.alive_A)
                 block.finish()
@@ -104,3 +126,6 @@ class Prior(nn.Module, ABC):
             if kept is not None:
                 code_A, cache = code_A[kept], ops.take_rows(cache, kept)
         return CodeDraw(codes_BT, length_B, nats_B, block.unfinished())
+
+    def _next(self, input_B: Tensor, cache: Any, label_B: Tensor | None) -> tuple[Tensor, Any]:
+        return self.step(self.embedded(input_B[:, None], label_B)[:, 0], cache)

@@ -1,6 +1,6 @@
 """A small LSTM over codes: cheaper than the PixelCNN at the same likelihood, and not bound to a window.
 
-Legend: B rows, T positions, H hidden, K codes.
+Legend: B rows, T positions, E embedding, H hidden, K codes.
 """
 
 from typing import Literal
@@ -28,16 +28,14 @@ class LstmPriorConfig(Frozen):
 class LstmPrior(Prior):
     """Embedding, LSTM, linear output; dropout before and after the LSTM."""
 
-    def __init__(self, config: LstmPriorConfig, codebook_size: int) -> None:
-        super().__init__(codebook_size)
+    def __init__(self, config: LstmPriorConfig, codebook_size: int, labels: int) -> None:
+        super().__init__(codebook_size, config.embed_dim, labels)
         self.dropout = config.dropout
-        self.embedding = nn.Embedding(codebook_size + 1, config.embed_dim)
         self.lstm = nn.LSTM(config.embed_dim, config.hidden_dim, num_layers=config.layers, batch_first=True)
         self.output = nn.Linear(config.hidden_dim, codebook_size + 1)
 
-    def logits(self, input_BT: Tensor, noise: RowNoise | None) -> Tensor:
+    def logits(self, x_BTE: Tensor, noise: RowNoise | None) -> Tensor:
         """logits_BTK of each next code."""
-        x_BTE = self.embedding(input_BT)
         if noise is not None:
             x_BTE = noise.dropout(x_BTE, self.dropout, Stream.PRIOR_IN)
         # Scores and generated rows agree bit for bit; training takes the faster form.
@@ -50,7 +48,7 @@ class LstmPrior(Prior):
         """Zero hidden and cell states."""
         return ops.lstm_start(self.lstm, rows)
 
-    def step(self, input_B: Tensor, cache: ops.LstmState) -> tuple[Tensor, ops.LstmState]:
+    def step(self, x_BE: Tensor, cache: ops.LstmState) -> tuple[Tensor, ops.LstmState]:
         """logits_BK after one more input, and the new states."""
-        h_BH, cache = ops.lstm_step(self.lstm, self.embedding(input_B), cache)
+        h_BH, cache = ops.lstm_step(self.lstm, x_BE, cache)
         return self.output(h_BH), cache

@@ -55,18 +55,16 @@ class CausalBlock(nn.Module):
 class PixelCnnPrior(Prior):
     """The stack of causal blocks, between an embedding and a two-layer output."""
 
-    def __init__(self, config: PixelCnnConfig, codebook_size: int) -> None:
-        super().__init__(codebook_size)
-        self.dropout = config.dropout
+    def __init__(self, config: PixelCnnConfig, codebook_size: int, labels: int) -> None:
         channels = config.hidden_dim
-        self.embedding = nn.Embedding(codebook_size + 1, channels)
+        super().__init__(codebook_size, channels, labels)
+        self.dropout = config.dropout
         self.blocks = nn.ModuleList(CausalBlock(channels, config.kernel) for _ in range(config.layers))
         self.hidden = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, codebook_size + 1)
 
-    def logits(self, input_BT: Tensor, noise: RowNoise | None) -> Tensor:
+    def logits(self, x_BTC: Tensor, noise: RowNoise | None) -> Tensor:
         """logits_BTK of each next code."""
-        x_BTC = self.embedding(input_BT)
         if noise is not None:
             x_BTC = noise.dropout(x_BTC, self.dropout, Stream.PRIOR_IN)
         for block in self.blocks:
@@ -85,9 +83,8 @@ class PixelCnnPrior(Prior):
         zero_BC = self.embedding.weight.new_zeros(rows, self.embedding.embedding_dim)
         return [[zero_BC] * (block.kernel - 1) for block in self.causal_blocks()]
 
-    def step(self, input_B: Tensor, cache: list[list[Tensor]]) -> tuple[Tensor, list[list[Tensor]]]:
+    def step(self, x_BC: Tensor, cache: list[list[Tensor]]) -> tuple[Tensor, list[list[Tensor]]]:
         """logits_BK after one more input, and the moved cache."""
-        x_BC = self.embedding(input_B)
         moved = []
         for block, past in zip(self.causal_blocks(), cache, strict=True):
             window = [*past, x_BC]

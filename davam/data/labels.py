@@ -1,0 +1,71 @@
+"""The labels of a corpus: what a label-conditional model is trained on, and what can be asked of it."""
+
+import bisect
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from davam.errors import DataError
+
+LABELS = "labels.json"  # beside the rows of a corpus with labels
+MOST_LABELS = 1_000  # a column with more values is hardly one of labels
+MOST_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Every label with its number of training rows, in the order of the names; a label's number is its place."""
+
+    rows: Mapping[str, int]
+
+    @classmethod
+    def counted(cls, rows: Mapping[str, int], column: str) -> "Labels":
+        """Those of a column. Raises DataError for a column that has too many values to be one of labels."""
+        if len(rows) > MOST_LABELS:
+            raise DataError(
+                f"data.label_column={column} has {len(rows):,} values, and {MOST_LABELS:,} at most are labels; "
+                "give a column of classes"
+            )
+        return cls(dict(sorted(rows.items())))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels in the order of their numbers."""
+        return tuple(self.rows)
+
+    def numbers(self, names: Sequence[str]) -> list[int]:
+        """The number of each label. Raises DataError for one that no training row has."""
+        place = {name: number for number, name in enumerate(self.rows)}
+        for name in names:
+            if name not in place:
+                raise DataError(f"label {name!r}: no training row has it; there are {self.shown()}")
+        return [place[name] for name in names]
+
+    def shares(self, mix: Mapping[str, float] | Literal["balanced"] | None) -> dict[str, float]:
+        """How often each label is drawn: as in the mix, all alike, or as in the training rows.
+
+        Raises DataError for a mix with a label that no training row has.
+        """
+        if mix == "balanced":
+            return dict.fromkeys(self.rows, 1.0)
+        if mix is None:
+            return {name: float(count) for name, count in self.rows.items()}
+        self.numbers(list(mix))
+        return dict(mix)
+
+    def drawn(self, shares: Mapping[str, float], uniforms: Sequence[float]) -> list[str]:
+        """A label for each uniform number."""
+        names, bounds = list(shares), list(itertools.accumulate(shares.values()))
+        return [names[min(bisect.bisect_right(bounds, u * bounds[-1]), len(names) - 1)] for u in uniforms]
+
+    def shown(self) -> str:
+        """The names, for messages."""
+        more = f" and {len(self) - MOST_SHOWN} more" if len(self) > MOST_SHOWN else ""
+        return ", ".join(self.names[:MOST_SHOWN]) + more
+
+
+NO_LABELS = Labels({})
