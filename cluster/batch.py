@@ -18,6 +18,7 @@ from davam import api
 from davam.data import fs
 from davam.data.schemas import SCHEMAS
 from davam.errors import DavamError
+from davam.generation.spec import Variation
 from davam.recipe import Execution
 from davam.sampling import Sampling
 
@@ -58,6 +59,33 @@ class Sampler:
         samples = self.model.sample_ids(table["id"].to_pylist(), seed=self.seed, sampling=self.sampling)
         self.counter.add.remote("done", table.num_rows)
         return samples.table()
+
+
+class Varier:
+    """Turns rows of `tokens/1` into variations of their texts."""
+
+    def __init__(self, model_uri: str, counter: Any, gpu: bool, variation: Variation, origin: dict[str, Any]) -> None:
+        self.model = load_model(model_uri, gpu)
+        self.counter = counter
+        self.variation = variation
+        self.origin = origin
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """The schema `varied/1`."""
+        ids, given = table["id"].to_pylist(), table["text"].to_pylist()
+        labels = table["label"].to_pylist() if self.model.labels else None
+        n, share, seed, sampling = (getattr(self.variation, name) for name in ("n", "share", "seed", "sampling"))
+        varied = self.model.vary(given, n, share=share, seed=seed, sampling=sampling, labels=labels, ids=ids)
+        self.counter.add.remote("done", table.num_rows)
+        columns = {
+            "id": np.repeat(ids, n),
+            "variation": np.tile(np.arange(n), len(ids)),
+            "given": [text for text in given for _ in range(n)],
+            "label": [label for label in labels or [""] * len(ids) for _ in range(n)],
+            "text": [text for row in varied for text in row],
+        }
+        columns |= {name: [value] * (n * len(ids)) for name, value in self.origin.items()}
+        return pa.Table.from_pydict(columns, schema=SCHEMAS["varied/1"])
 
 
 class Scorer:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from ray.data import DataContext
 from ray.data.checkpoint import CheckpointConfig
@@ -20,6 +19,7 @@ from ray.data.checkpoint import CheckpointConfig
 from cluster import batch
 from davam.api import SAMPLE_ROWS
 from davam.data import fs
+from davam.data.artifacts import read_tables
 from davam.data.schemas import SCHEMAS
 from davam.generation.candidates import CandidateMaker, most_nats_per_token
 from davam.generation.spec import Spec
@@ -89,7 +89,9 @@ def make_range(source: Source, first: int, stop: int, pending_uri: str, executio
         # One for reading and writing, one for the actor that knows what is there.
         made = batch.map_model(ids, Candidates, arguments, execution, SAMPLE_ROWS, spare_cpus=2)
         batch.write(made, fs.join(pending_uri, "candidates"), by_split=False)
-    table = _read(fs.join(pending_uri, "candidates"))
+    folder = fs.join(pending_uri, "candidates")
+    uris = [fs.join(folder, path) for path, _ in fs.list_files(folder) if path.endswith(".parquet")]
+    table = read_tables(uris, "candidates/1")
     return table.set_column(0, SCHEMAS["candidates/1"].field("id"), pa.array(table["id"].to_numpy() + np.int64(first)))
 
 
@@ -110,13 +112,3 @@ def _checkpointed(uri: str) -> Iterator[None]:
         yield
     finally:
         context.checkpoint_config = None
-
-
-def _read(uri: str) -> pa.Table:
-    schema = SCHEMAS["candidates/1"]
-    tables = [schema.empty_table()]
-    for path, _ in fs.list_files(uri):
-        if path.endswith(".parquet"):
-            filesystem, inner = fs.resolve(fs.join(uri, path))
-            tables.append(pq.ParquetFile(inner, filesystem=filesystem).read(columns=schema.names).cast(schema))
-    return pa.concat_tables(tables)

@@ -249,7 +249,7 @@ class TextModel:
         labels: Sequence[str] | None = None,
         ids: Sequence[int] | None = None,
     ) -> list[list[str]]:
-        """n sentences near each text: this share of its codes is drawn anew from the prior, each given those before it,
+        """n sentences near each text: this share of its codes is drawn anew from the prior, given those that stay,
         and the codes are decoded. A model with labels needs one for each text. Variation k of text i is a function of
         (model, seed, text, its label, ids[i], k); the ids are the texts' places unless given.
 
@@ -374,12 +374,10 @@ class TextModel:
         label_B = None if label_B is None else label_B[filled_B]
         codes_BT, code_B = self._code_block([codes[row] for row in filled], WIDTH_MULTIPLE)
         ids, parts = zip(*(identity[row] for row in filled), strict=True)
-        u_BT2 = sampling_uniforms(seed, Stream.VARY, ids, 2 * self.max_tokens, parts).view(len(filled), -1, 2)
-        u_BT2 = u_BT2[:, : codes_BT.shape[1]].to(self.device)
+        u_BN = sampling_uniforms(seed, Stream.VARY, ids, self.codes.vary_width, parts).to(self.device)
         prior = self.codes.require_prior(self.prior)
-        codes_BT = prior.resample(codes_BT, u_BT2[..., 0] < share, u_BT2[..., 1], sampling.prior, label_B)
+        latents = self.codes.varied(codes_BT, code_B, share, u_BN, prior, sampling.prior, label_B)
         u_BM = sampling_uniforms(seed, Stream.VARY_DECODER, ids, 2 * (self.max_tokens + 1), parts).to(self.device)
-        latents = self.codes.code_latents(codes_BT, code_B)
         decoded = self.core.generate(latents, sampling, u_BM.view(len(filled), -1, 2), label_B)
         return self.tokenizer.decode(decoded.tokens_BS[: len(codes)].tolist())
 

@@ -16,23 +16,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from davam import config
 from davam.api import load, model_folder
 from davam.cli import print_lines
 from davam.data import fs
-from davam.data.artifacts import Manifest, Store, folder_digest, read_manifest
-from davam.data.tokenizer import EOS_ID
+from davam.data.artifacts import Store, folder_digest
 from davam.errors import ArtifactError, ConfigError
 from davam.generation.card import dataset_card
 from davam.generation.corpus import Corpus, Range, Summary, next_range, read_corpus
 from davam.generation.forecast import Machine, Probe, forecast, machine, read_prices
 from davam.generation.held_out import CopyRates, held_out_rates
 from davam.generation.spec import Spec
+from davam.generation.training_text import TrainingText, text_at, text_of
 from davam.quality.checks import COPY_FLAGS
-from davam.quality.copies import CopyIndex
 from davam.recipe import Execution
-from pipelines.stage import absolute, add_execution, connect, guarded, say
+from pipelines.stage import absolute, add_execution, connect, execution_of, guarded, say
 
 MOST_ROWS = 10**10
 PROBE_ROWS, SHOWN = 1_000, 5
@@ -42,8 +43,47 @@ PRICES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
+@dataclass(frozen=True)
+class Order:
+    """What is asked for, and what it is made with."""
+
+    rows: int
+    model_uri: str
+    model_sha256: str
+    spec: Spec
+    text: TrainingText | None
+    execution: Execution
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the rows."""
+        return self.spec.identity(self.model_sha256, None if self.text is None else self.text.manifest.fingerprint)
+
+    @property
+    def drops(self) -> bool:
+        """Whether candidates may be left out."""
+        return bool(self.spec.filters.drop)
+
+
 def generate(options: argparse.Namespace) -> None:
     """Makes what is missing of the corpus, and prints where it is."""
+    order = order_of(options)
+    check_store(order.execution.store, order.rows)
+    if options.probe:
+        machines = None if options.machine is None else machine(read_prices(options.prices), options.machine)
+        connect(order.execution)
+        look_ahead(order, machines)
+        return
+    corpus = Corpus(order.execution.store, order.identity)
+    make_missing(order, corpus, options.range_rows or RANGE_ROWS_PER_WORKER * order.execution.workers)
+    summary = corpus.finish(order.rows)
+    card = dataset_card(summary, order.identity, order.model_uri, held_out(corpus, order))
+    fs.write_bytes_atomic(fs.join(corpus.uri, "README.md"), card.encode())
+    report(summary, corpus.uri)
+
+
+def order_of(options: argparse.Namespace) -> Order:
+    """The order of a command line. Raises ConfigError, DataError and ArtifactError for what cannot be carried out."""
     if not 1 <= options.rows <= MOST_ROWS:
         raise ConfigError(f"--rows {options.rows}: give 1 to {MOST_ROWS:,}")
     execution = execution_of(options)
@@ -52,67 +92,39 @@ def generate(options: argparse.Namespace) -> None:
     model_uri, model_sha256 = open_model(options.model, options.model_sha256)
     load(model_uri).check_sampling(spec.sampling)
     text = training_text(options.training_text, model_uri, spec)
-    identity = spec.identity(model_sha256, None if text is None else text[1].fingerprint)
-    check_store(execution.store, options.rows)
-    if options.probe:
-        machines = None if options.machine is None else machine(read_prices(options.prices), options.machine)
-        connect(execution)
-        look_ahead(model_uri, spec, text, execution, options.rows, machines)
+    return Order(options.rows, model_uri, model_sha256, spec, text, execution)
+
+
+def make_missing(order: Order, corpus: Corpus, most: int) -> None:
+    """Makes and commits ranges of at most so many candidates until there are enough rows."""
+    if next_range(corpus.done(), order.rows, most, order.drops) is None:
         return
-    corpus = Corpus(execution.store, identity)
-    drops, most = bool(spec.filters.drop), options.range_rows or RANGE_ROWS_PER_WORKER * execution.workers
-    if next_range(corpus.done(), options.rows, most, drops) is not None:
-        connect(execution)
-        make_missing(corpus, options.rows, most, drops, model_uri, spec, text, execution)
-    summary = corpus.finish(options.rows)
-    card = dataset_card(summary, identity, model_uri, held_out(corpus, text, spec))
-    fs.write_bytes_atomic(fs.join(corpus.uri, "README.md"), card.encode())
-    report(summary, corpus.uri)
-
-
-def make_missing(
-    corpus: Corpus,
-    rows: int,
-    most: int,
-    drops: bool,
-    model_uri: str,
-    spec: Spec,
-    text: tuple[Store, Manifest] | None,
-    execution: Execution,
-) -> None:
-    """Makes and commits ranges until there are enough rows."""
+    connect(order.execution)
     from cluster import generation
     from cluster.progress import progress
 
-    source = generation.source_of(model_uri, spec, copy_index(text))
-    while (wanted := next_range(corpus.done(), rows, most, drops)) is not None:
+    source = source_of(order)
+    while (wanted := next_range(corpus.done(), order.rows, most, order.drops)) is not None:
         first, stop = wanted
         began = time.monotonic()
         with progress("generate", stop - first, "rows") as counter:
-            table = generation.make_range(source, first, stop, corpus.pending_uri(first, stop), execution, counter)
-        part = corpus.close(first, stop, table, rows)
+            pending = corpus.pending_uri(first, stop)
+            table = generation.make_range(source, first, stop, pending, order.execution, counter)
+        part = corpus.close(first, stop, table, order.rows)
         say(range_line(part, time.monotonic() - began))
 
 
-def look_ahead(
-    model_uri: str,
-    spec: Spec,
-    text: tuple[Store, Manifest] | None,
-    execution: Execution,
-    rows: int,
-    kind: Machine | None,
-) -> None:
+def look_ahead(order: Order, kind: Machine | None) -> None:
     """Makes a few rows that are not kept, and prints their quality, some of them, and what all rows will take."""
     import ray
 
     from cluster import generation
     from cluster.progress import progress
 
-    source = generation.source_of(model_uri, spec, copy_index(text))
     with tempfile.TemporaryDirectory() as folder:
-        trial = Corpus(folder, spec.identity("", None))
+        trial = Corpus(folder, order.identity)
         with progress("probe", PROBE_ROWS, "rows") as counter:
-            table = generation.make_once(source, PROBE_ROWS, execution, counter)
+            table = generation.make_once(source_of(order), PROBE_ROWS, order.execution, counter)
             busy_s = ray.get(counter.get.remote())["busy_s"]
         part = trial.close(0, PROBE_ROWS, table, PROBE_ROWS)
         size = sum(count for _, count in fs.list_files(fs.join(folder, "data")))
@@ -125,9 +137,16 @@ def look_ahead(
         print(f"dropped_{name} {count / PROBE_ROWS:.4f}")
     for name, count in part.said.flagged.items():
         print(f"flagged_{name} {count / max(1, part.kept):.4f}")
-    figures = forecast(Probe(PROBE_ROWS, part.kept, busy_s, size), rows, execution.workers, usd_per_worker_hour)
-    for name, value in figures.items():
+    probe = Probe(PROBE_ROWS, part.kept, busy_s, size)
+    for name, value in forecast(probe, order.rows, order.execution.workers, usd_per_worker_hour).items():
         print(f"{name} {value:.6g}")
+
+
+def source_of(order: Order) -> Any:
+    """What every range is made with, on the cluster."""
+    from cluster import generation
+
+    return generation.source_of(order.model_uri, order.spec, None if order.text is None else order.text.index)
 
 
 def open_model(uri: str, expected_sha256: str | None) -> tuple[str, str]:
@@ -139,19 +158,17 @@ def open_model(uri: str, expected_sha256: str | None) -> tuple[str, str]:
     return absolute(uri), digest
 
 
-def training_text(given: str, model_uri: str, spec: Spec) -> tuple[Store, Manifest] | None:
-    """The tokens of the training text: those given, or those that the model of a store was trained on.
+def training_text(given: str, model_uri: str, spec: Spec) -> TrainingText | None:
+    """The training text: that given, or that of the model's store.
 
-    Raises ConfigError when there are none and a filter needs them.
+    Raises ConfigError when there is none and a filter needs it.
     """
-    found = None
-    if given == "auto":
-        found = trained_on(model_uri)
-    elif given != "none":
-        manifest = read_manifest(given)
-        if manifest is None or manifest.stage != "tokens":
-            raise ConfigError(f"--training-text {given}: no `tokens` artifact; give one, or none")
-        found = Store(given.rsplit("/artifacts/", 1)[0]), manifest
+    if given == "none":
+        found = None
+    elif given == "auto":
+        found = text_of(model_uri)
+    else:
+        found = text_at(given)
     needed = [flag for flag in spec.filters.drop if flag in COPY_FLAGS]
     if found is None and needed:
         raise ConfigError(
@@ -163,43 +180,13 @@ def training_text(given: str, model_uri: str, spec: Spec) -> tuple[Store, Manife
     return found
 
 
-def trained_on(model_uri: str) -> tuple[Store, Manifest] | None:
-    """The tokens that a model inside a store was trained on; nothing for a plain model folder."""
-    if fs.exists(fs.join(model_uri, "run.json")):
-        model_uri = json.loads(fs.read_bytes(fs.join(model_uri, "run.json")))["model_uri"]
-    manifest = read_manifest(model_uri)
-    if manifest is None or "/artifacts/" not in model_uri:
-        return None
-    store = Store(model_uri.rsplit("/artifacts/", 1)[0])
-    if "tokens" not in manifest.inputs and "stage_one" in manifest.inputs:
-        manifest = store.find("stage_one", manifest.inputs["stage_one"])
-    tokens = None if manifest is None else store.find("tokens", manifest.inputs["tokens"])
-    return None if tokens is None else (store, tokens)
-
-
-def copy_index(text: tuple[Store, Manifest] | None) -> CopyIndex | None:
-    """The training text in searchable form."""
-    if text is None:
-        return None
-    return CopyIndex.build(*read_text(text, "train"))
-
-
-def read_text(text: tuple[Store, Manifest], split: str) -> tuple[list[list[int]], list[str]]:
-    """The split's rows of tokens, without their ends, and its texts."""
-    store, manifest = text
-    table = store.read_table(manifest, "tokens/1", split=split, columns=["tokens", "text"])
-    words = [row[:-1] if row[-1] == EOS_ID else row for row in table["tokens"].to_pylist()]
-    return words, table["text"].to_pylist()
-
-
-def held_out(corpus: Corpus, text: tuple[Store, Manifest] | None, spec: Spec) -> CopyRates | None:
+def held_out(corpus: Corpus, order: Order) -> CopyRates | None:
     """The rates of the test sentences, found once for a corpus; nothing without the training text."""
-    uri = fs.join(corpus.uri, "held_out.json")
-    if text is None:
+    if order.text is None:
         return None
+    uri = fs.join(corpus.uri, "held_out.json")
     if not fs.exists(uri):
-        index = CopyIndex.build(*read_text(text, "train"))
-        rates = held_out_rates(index, *read_text(text, "test"), spec.filters)
+        rates = held_out_rates(order.text.index, *order.text.rows("test"), order.spec.filters)
         fs.write_bytes_atomic(uri, json.dumps(dataclasses.asdict(rates)).encode())
     return CopyRates(**json.loads(fs.read_bytes(uri)))
 
@@ -230,19 +217,6 @@ def report(summary: Summary, uri: str) -> None:
     for name, count in summary.dropped.items():
         print(f"dropped_{name} {count}")
     print(f"corpus {uri}")
-
-
-def execution_of(options: argparse.Namespace) -> Execution:
-    """How the command is carried out."""
-    return config.validate(
-        Execution,
-        {
-            "store": absolute(options.store),
-            "workers": options.workers,
-            "gpu": options.gpu,
-            "cpus_per_worker": options.cpus_per_worker,
-        },
-    )
 
 
 def parsed(given: Sequence[str]) -> argparse.Namespace:

@@ -171,18 +171,14 @@ def guarded(act: Callable[[], None]) -> int:
 def open_run(options: argparse.Namespace, given: Sequence[str]) -> Run:
     """The run that the parsed options describe. Raises ConfigError."""
     recipe = load_recipe(options.preset.split(","), options.overrides)
-    execution = config.validate(
-        Execution,
-        {
-            "store": absolute(options.store),
-            "workers": options.workers,
-            "gpu": options.gpu,
-            "cpus_per_worker": options.cpus_per_worker,
-            "checkpoint_every_s": options.checkpoint_every_s,
-            "force": tuple(options.force),
-        },
-    )
+    execution = execution_of(options, checkpoint_every_s=options.checkpoint_every_s, force=tuple(options.force))
     return Run(recipe, execution, Store(execution.store), tuple(given))
+
+
+def execution_of(options: argparse.Namespace, **more: Any) -> Execution:
+    """How the parsed options, and more settings, have the work carried out. Raises ConfigError."""
+    given = {name: getattr(options, name) for name in ("workers", "gpu", "cpus_per_worker")}
+    return config.validate(Execution, {"store": absolute(options.store), **given, **more})
 
 
 def parser(name: str) -> argparse.ArgumentParser:

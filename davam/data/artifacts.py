@@ -121,7 +121,7 @@ class Attempt:
     def read_table(self, schema: str) -> pa.Table:
         """All Parquet rows of the attempt, before it is committed."""
         uris = [fs.join(self.uri, path) for path, _ in fs.list_files(self.uri) if path.endswith(".parquet")]
-        return _read_tables(uris, schema, None)
+        return read_tables(uris, schema)
 
 
 class Store:
@@ -213,7 +213,7 @@ class Store:
     ) -> pa.Table:
         """The rows of the manifest's Parquet files. Raises ArtifactError that names a truncated file."""
         uris = [uri for uri in self.file_uris(manifest, split) if uri.endswith(".parquet")]
-        return _read_tables(uris, schema, columns)
+        return read_tables(uris, schema, columns)
 
     def probe_writable(self) -> None:
         """Raises ArtifactError at once when nothing can be written here."""
@@ -242,6 +242,25 @@ def read_manifest(artifact_uri: str) -> Manifest | None:
     except OSError as error:
         raise ArtifactError(f"cannot read {uri}: {error}; check permissions and credentials") from None
     return Manifest.from_json(data, uri)
+
+
+def read_tables(uris: Sequence[str], schema: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of Parquet files, in that order. Raises ArtifactError that names a file that is torn or another's."""
+    wanted = schemas.SCHEMAS[schema]
+    if columns is not None:
+        wanted = pa.schema([wanted.field(name) for name in columns])
+    tables = [wanted.empty_table()]
+    for uri in uris:
+        filesystem, path = fs.resolve(uri)
+        try:
+            parquet = pq.ParquetFile(path, filesystem=filesystem)
+            schemas.check(parquet.schema_arrow, schema, uri)
+            tables.append(parquet.read(columns=wanted.names).cast(wanted))
+        except (ValueError, OSError) as error:  # ArrowInvalid is a ValueError; so is a null where none may be
+            raise ArtifactError(
+                f"{uri} cannot be read ({str(error).splitlines()[0]}); build its stage again with --force"
+            ) from None
+    return pa.concat_tables(tables)
 
 
 def localize(uri: str) -> Path:
@@ -340,24 +359,6 @@ def _rows_of(uri: str) -> int | None:
         return int(pq.read_metadata(path, filesystem=filesystem).num_rows)
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{uri} cannot be read ({str(error).splitlines()[0]}); run the stage again") from None
-
-
-def _read_tables(uris: Sequence[str], schema: str, columns: Sequence[str] | None) -> pa.Table:
-    wanted = schemas.SCHEMAS[schema]
-    if columns is not None:
-        wanted = pa.schema([wanted.field(name) for name in columns])
-    tables = [wanted.empty_table()]
-    for uri in uris:
-        filesystem, path = fs.resolve(uri)
-        try:
-            parquet = pq.ParquetFile(path, filesystem=filesystem)
-            schemas.check(parquet.schema_arrow, schema, uri)
-            tables.append(parquet.read(columns=wanted.names).cast(wanted))
-        except (ValueError, OSError) as error:  # ArrowInvalid is a ValueError; so is a null where none may be
-            raise ArtifactError(
-                f"{uri} cannot be read ({str(error).splitlines()[0]}); build its stage again with --force"
-            ) from None
-    return pa.concat_tables(tables)
 
 
 def _download(source: str, paths: Sequence[str], target: Path, hashes: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ _INTS = pa.list_(pa.int32())
 _FLOATS = pa.list_(pa.float32())
 # label is empty without labels; tokens is their number without the end; copied_tokens the longest run that one training
 # text has too
+_ORIGIN = {"seed": pa.int64(), "model_sha256": pa.string(), "spec_sha256": pa.string(), "is_synthetic": pa.bool_()}
 _DRAWN = {
     "id": pa.int64(),
     "text": pa.string(),
@@ -72,10 +73,17 @@ SCHEMAS: dict[str, pa.Schema] = {
     "generated/1": _schema(
         "generated/1",
         **_DRAWN,
-        seed=pa.int64(),
-        model_sha256=pa.string(),
-        spec_sha256=pa.string(),
-        is_synthetic=pa.bool_(),
+        **_ORIGIN,
+    ),
+    # new sentences near given ones; id is the given one's
+    "varied/1": _schema(
+        "varied/1",
+        id=pa.int64(),
+        variation=pa.int32(),
+        given=pa.string(),
+        label=pa.string(),
+        text=pa.string(),
+        **_ORIGIN,
     ),
 }
 

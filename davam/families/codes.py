@@ -1,6 +1,6 @@
 """What the families with codes share: the codebook in stage one, Eq. (6) and (8), and the prior's part, Eq. (7).
 
-Legend: B rows, T codes, D code dim, K codes of the codebook, N uniforms.
+Legend: B rows, T codes, D code dim, K codes of the codebook, N uniforms, M draws.
 """
 
 import math
@@ -18,12 +18,14 @@ from davam.errors import ArtifactError
 from davam.families.base import Clock, StepTerms, Workers
 from davam.families.text import LatentDraw, Latents, RowScores, TextFamily, rounded_up
 from davam.nn import ops
+from davam.nn.choice import Choice
 from davam.nn.codebook import Codebook, CodeStats
 from davam.nn.noise import RowNoise, Stream, generator
 from davam.nn.priors import Prior
 from davam.objectives import commit_weight
 from davam.sampling import Sampling
 
+VARY_DRAWS = 8  # of which one becomes the variation
 STATES_PER_CODE = 64  # warm-up states that k-means sees, at least, where the corpus has them
 
 
@@ -106,6 +108,35 @@ class CodeFamily(TextFamily):
         width = rounded_up(int(drawn.length_B.max()), self.max_tokens)
         latents = self.code_latents(drawn.codes_BT[:, :width], drawn.length_B)
         return LatentDraw(latents, drawn.nats_B, drawn.truncated_B)
+
+    @property
+    def vary_width(self) -> int:
+        """How many uniform numbers one row's variation takes."""
+        return 1 + (1 + VARY_DRAWS) * self.max_tokens
+
+    def varied(
+        self,
+        codes_BT: Tensor,
+        code_B: Tensor,
+        share: float,
+        uniform_BN: Tensor,
+        prior: Prior,
+        choice: Choice,
+        label_B: Tensor | None,
+    ) -> Latents:
+        """The rows with this share of their codes drawn anew under the prior, given all others: of several draws from
+        left to right, one by how probable it makes the codes that stay (sampling-importance resampling, Rubin, 1987).
+        """
+        u_BMT = uniform_BN[:, 1:].view(len(code_B), 1 + VARY_DRAWS, -1)[:, :, : codes_BT.shape[1]]
+        moved_BT = u_BMT[:, 0] < share
+        draws = [
+            prior.resample(codes_BT, code_B, moved_BT, u_BMT[:, 1 + draw], choice, label_B)
+            for draw in range(VARY_DRAWS)
+        ]
+        weight_BM = torch.stack([-kept_nats_B for _, kept_nats_B in draws], dim=1).softmax(1)
+        chosen_B = ops.inverse_cdf(weight_BM, uniform_BN[:, 0])
+        codes_BMT = torch.stack([drawn_BT for drawn_BT, _ in draws], dim=1)
+        return self.code_latents(codes_BMT[torch.arange(len(code_B), device=code_B.device), chosen_B], code_B)
 
     def require_prior(self, prior: Prior | None) -> Prior:
         """The prior. Raises ArtifactError for a model that has only been through stage one."""

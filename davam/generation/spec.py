@@ -29,6 +29,15 @@ class Spec(Frozen):
         }
 
 
+class Variation(Frozen):
+    """Which new sentences are made of given ones: n of each, with this share of the codes drawn anew."""
+
+    n: int = Field(5, ge=1, le=100_000)
+    share: float = Field(0.3, ge=0, le=1)
+    seed: int = Field(0, ge=0, lt=2**63)
+    sampling: Sampling = ANCESTRAL_SAMPLING
+
+
 def spec_digest(identity: dict[str, Any]) -> str:
     """One number for an identity."""
     return fingerprint("generate", VERSION, identity, {})

@@ -1,6 +1,7 @@
 """Equalities that must hold exactly: padding, batches, evaluation, resumption, cached sampling."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 
 from davam.data.batches import Batch, Rows, plan_in_order, row_noise, take_slice
 from davam.families.base import Clock, Trainable
-from davam.families.codes import with_end_code
+from davam.families.codes import VARY_DRAWS, with_end_code
 from davam.families.prior import PriorTraining
 from davam.families.text import Latents
+from davam.nn.choice import ANCESTRAL
 from davam.nn.priors import LstmPriorConfig, PixelCnnConfig, build_prior
 from davam.recipe import TrainConfig
 from davam.train import comm
@@ -19,7 +21,7 @@ from davam.train.loop import Hooks, evaluate, train
 from davam.train.optim import build_optimizer
 from davam.train.state import TrainState, load_state, save_state
 from davam.train.step import Job
-from tests.small import CODES, adamw, fresh, job_of, quiet, random_rows, sgd, small_davam, spread_codebook
+from tests.small import CODES, WIDEST, adamw, fresh, job_of, quiet, random_rows, sgd, small_davam, spread_codebook
 
 QUANTIZED = Clock(epoch=1, step=0, steps_per_epoch=4)
 ENCODERS = ("local", "lstm", "bilstm")
@@ -115,6 +117,54 @@ def test_sampled_nats_are_those_of_the_sequence(config: PixelCnnConfig | LstmPri
     assert torch.allclose(
         fixed.nats_B, prior.nll(with_end_code(fixed.codes_BT, fixed.length_B, CODES), fixed.length_B + 1), rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("config", PRIORS, ids=lambda config: f"{config.kind}{config.layers}")
+def test_nats_of_codes_that_stay_and_that_are_drawn_anew_are_those_of_the_sequence(
+    config: PixelCnnConfig | LstmPriorConfig,
+) -> None:
+    prior, random = build_prior(config, CODES), torch.Generator().manual_seed(4)
+    codes_BT = torch.randint(0, CODES, (32, 9), generator=random)
+    length_B = torch.randint(1, 10, (32,), generator=random)
+    u_BT = torch.rand(32, 9, generator=random)
+    for share in (0.0, 0.4, 1.0):
+        moved_BT = torch.rand(32, 9, generator=random) < share
+        drawn_BT, kept_B = prior.resample(codes_BT, length_B, moved_BT, u_BT)
+        assert torch.equal(drawn_BT[~moved_BT], codes_BT[~moved_BT])
+        target_BS = with_end_code(drawn_BT, length_B, CODES)
+        with torch.no_grad():
+            nats_BS = -prior.logits(prior.inputs(target_BS), None).log_softmax(-1).gather(2, target_BS[..., None])
+        real_BT = torch.arange(9) < length_B[:, None]
+        moved_nats_B = (nats_BS[:, :9, 0] * (moved_BT & real_BT)).sum(1)
+        assert torch.allclose(kept_B + moved_nats_B, prior.nll(target_BS, length_B + 1), rtol=1e-4)
+
+
+def test_a_variation_is_drawn_given_what_comes_after_it() -> None:
+    torch.manual_seed(0)
+    model = spread_codebook(small_davam(codebook_size=3))
+    prior = build_prior(LstmPriorConfig(embed_dim=4, hidden_dim=8, dropout=0), 3).eval()
+    for weight in prior.parameters():
+        weight.data *= 6  # far from independent codes
+    rows = 6000
+    u_BN = torch.rand(rows, model.vary_width, generator=torch.Generator().manual_seed(1))
+    u_BN[:, 1 : 1 + WIDEST] = torch.arange(WIDEST)  # the first code is under the share, the others above it
+    codes_BT, length_B = torch.tensor([[0, 2]]).repeat(rows, 1), torch.full((rows,), 2)
+    latents = model.varied(codes_BT, length_B, 0.5, u_BN, prior, ANCESTRAL, None)
+    assert latents.codes_BT is not None
+    assert bool((latents.codes_BT[:, 1] == 2).all())
+    found_K = torch.bincount(latents.codes_BT[:, 0], minlength=3) / rows
+    pairs = torch.tensor([[first, 2, 3] for first in range(3)])
+    with torch.no_grad():
+        given_K = (-prior.nll(pairs, torch.full((3,), 3))).softmax(0)
+        proposal_K = prior.logits(prior.inputs(pairs[:1]), None)[0, 0, :3].softmax(0)
+    # What so many draws give, by enumeration: near p(first | second), which ever more of them would give.
+    expected_K = torch.zeros(3)
+    for draws in product(range(3), repeat=VARY_DRAWS):
+        count_K = torch.bincount(torch.tensor(draws), minlength=3)
+        weight_K = count_K * given_K / proposal_K
+        expected_K += proposal_K[list(draws)].prod() * weight_K / weight_K.sum()
+    assert (found_K - expected_K).abs().max() < 4 * (0.25 / rows) ** 0.5
+    assert (expected_K - given_K).abs().max() < 0.4 * (proposal_K - given_K).abs().max()
 
 
 def test_the_probabilities_of_all_sequences_sum_to_one() -> None:

@@ -8,6 +8,7 @@ from davam.data import schemas
 from davam.errors import ArtifactError
 
 DRAWN = ["id", "text", "label", "codes", "tokens", "prior_nats", "decode_nats", "copied_tokens", "flags"]
+ORIGIN = ["seed", "model_sha256", "spec_sha256", "is_synthetic"]
 COLUMNS = {
     "tokens/1": ["id", "tokens", "length", "text"],
     "codes/1": ["id", "codes", "length"],
@@ -34,11 +35,9 @@ COLUMNS = {
     ],
     "generated/1": [
         *DRAWN,
-        "seed",
-        "model_sha256",
-        "spec_sha256",
-        "is_synthetic",
+        *ORIGIN,
     ],
+    "varied/1": ["id", "variation", "given", "label", "text", *ORIGIN],
 }
 
 

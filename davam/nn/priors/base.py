@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from davam.nn import ops
 from davam.nn.block import Block
@@ -73,20 +74,31 @@ class Prior(nn.Module, ABC):
     def resample(
         self,
         codes_BT: Tensor,
+        length_B: Tensor,
         moved_BT: Tensor,
         uniform_BT: Tensor,
         choice: Choice = ANCESTRAL,
         label_B: Tensor | None = None,
-    ) -> Tensor:
-        """The codes with those at the moved positions drawn anew, each given all codes before it; never the end."""
-        code_B = torch.full_like(codes_BT[:, 0], self.end_code)
-        cache, columns = self.start(len(codes_BT)), []
-        for t in range(codes_BT.shape[1]):
+    ) -> tuple[Tensor, Tensor]:
+        """The codes with those at the moved positions drawn anew, each given all codes before it and never the end; and
+        the nats of what was not moved, the end included, given the codes before it. (codes_BT, kept_nats_B)
+
+        A draw weighed by exp(-kept_nats) is one from p(moved | kept).
+        """
+        width = codes_BT.shape[1]
+        target_BS = F.pad(codes_BT, (0, 1)).scatter(1, length_B[:, None], self.end_code)
+        moved_BS = F.pad(moved_BT, (0, 1)) & ops.length_mask(length_B, width + 1)
+        kept_BS = ~moved_BS & ops.length_mask(length_B + 1, width + 1)
+        code_B, cache = torch.full_like(length_B, self.end_code), self.start(len(codes_BT))
+        columns, kept_nats = [], []
+        for t in range(width + 1):
             logits_BK, cache = self._next(code_B, cache, label_B)
-            drawn_B, _ = draw(logits_BK, uniform_BT[:, t], choice, (self.end_code,))
-            code_B = torch.where(moved_BT[:, t], drawn_B, codes_BT[:, t])
-            columns.append(code_B)
-        return torch.stack(columns, dim=1)
+            kept_nats.append(F.cross_entropy(logits_BK.float(), target_BS[:, t], reduction="none") * kept_BS[:, t])
+            if t < width:
+                drawn_B, _ = draw(logits_BK, uniform_BT[:, t], choice, (self.end_code,))
+                code_B = torch.where(moved_BS[:, t], drawn_B, codes_BT[:, t])
+                columns.append(code_B)
+        return torch.stack(columns, dim=1), torch.stack(kept_nats).sum(0)
 
     @torch.no_grad()
     def sample(
