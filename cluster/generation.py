@@ -103,7 +103,7 @@ def _checkpointed(uri: str) -> Iterator[None]:
     settings = CheckpointConfig(
         id_column="id",
         checkpoint_path=uri,
-        override_filesystem=fs.resolve(uri)[0],
+        override_filesystem=fs.resolve_without_markers(uri)[0],
         delete_checkpoint_on_success=False,
     )
     settings.checkpoint_actor_pool_max_size = 1

@@ -60,6 +60,7 @@ def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
     Raises the worker's own DavamError when there was one.
     """
     storage = fs.join(task.execution.store, "train")
+    filesystem, path = fs.resolve_without_markers(storage)
     execution = task.execution
     per_worker = {"CPU": float(execution.cpus_per_worker)} | ({"GPU": 1.0} if execution.gpu else {})
     with progress(task.stage, total_steps, "steps") as counter:
@@ -71,7 +72,8 @@ def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
             ),
             run_config=RunConfig(
                 name=task.name,
-                storage_path=storage,
+                storage_path=path,
+                storage_filesystem=filesystem,
                 failure_config=FailureConfig(  # type: ignore[call-arg]
                     max_failures=execution.max_failures, controller_failure_limit=3
                 ),

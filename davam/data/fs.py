@@ -31,6 +31,16 @@ def resolve(uri: str) -> tuple[arrow_fs.FileSystem, str]:
     return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(filesystem)), path
 
 
+def resolve_without_markers(uri: str) -> tuple[arrow_fs.FileSystem, str]:
+    """The same for code of others that makes folders: where pyarrow would write an empty object for a folder, which some
+    servers then take for a file, this makes none."""
+    if not uri.startswith("s3://"):
+        return resolve(uri)
+    # A listing may never be older than what another process has written.
+    filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(filesystem)), path
+
+
 def _no_filesystem(uri: str, error: Exception) -> ConfigError:
     scheme, reason = uri.split("://", 1)[0], str(error).split("\n", 1)[0]
     return ConfigError(
