@@ -7,7 +7,6 @@
 Readers open what a manifest lists, never a folder; an attempt that was not committed is invisible.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -219,10 +218,7 @@ class Store:
         """Raises ArtifactError at once when nothing can be written here."""
         probe = fs.join(self.uri, ".probe")
         fs.write_bytes_atomic(probe, b"")
-        filesystem, path = fs.resolve(probe)
-        if filesystem.type_name != "s3":  # there, deleting would leave a directory marker in its place
-            with contextlib.suppress(FileNotFoundError):  # a run that starts at the same time may delete it first
-                filesystem.delete_file(path)
+        fs.delete_file(probe)  # unless a run that starts at the same time did
 
     def write_run(self, last: Manifest, values: Mapping[str, Any]) -> str:
         """Records which artifacts a run ended with; the URI of the run, named by its last artifact."""

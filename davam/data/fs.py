@@ -32,8 +32,8 @@ def resolve(uri: str) -> tuple[arrow_fs.FileSystem, str]:
 
 
 def resolve_without_markers(uri: str) -> tuple[arrow_fs.FileSystem, str]:
-    """The same for code of others that makes folders: where pyarrow would write an empty object for a folder, which some
-    servers then take for a file, this makes none."""
+    """The same for making and deleting: pyarrow would write an empty object for a folder, and one in place of the last
+    file of a folder, which some servers then take for a file."""
     if not uri.startswith("s3://"):
         return resolve(uri)
     # A listing may never be older than what another process has written.
@@ -114,7 +114,7 @@ def upload_folder(folder: str, uri: str) -> None:
 
 def delete_file(uri: str) -> None:
     """Removes a file; nothing when it is absent."""
-    filesystem, path = resolve(uri)
+    filesystem, path = resolve_without_markers(uri)
     with contextlib.suppress(FileNotFoundError):
         filesystem.delete_file(path)
 
@@ -122,7 +122,7 @@ def delete_file(uri: str) -> None:
 def delete_folder(uri: str) -> None:
     """Removes a folder and all in it; nothing when it is absent."""
     if exists(uri):
-        filesystem, path = resolve(uri)
+        filesystem, path = resolve_without_markers(uri)
         filesystem.delete_dir(path)
 
 
