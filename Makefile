@@ -35,7 +35,8 @@ lint: .venv/.stamp  ## Style, format and types.
 test: lint  ## Lint and all fast tests.
 	$(PYTHON) -m pytest -q -m 'not slow'
 
-soak: .venv/.stamp  ## The long tests.
+soak: .venv/.stamp  ## The long tests, with a real S3 server.
+	@$(PYTHON) $(PIP_INSTALL) -c constraints.txt -e '.[dev,soak]'
 	$(PYTHON) -m pytest -q -m slow
 
 bench: .venv/.stamp  ## Speed on one core: make bench ARGS='--data path/to/ptb --model path/to/model'

@@ -235,8 +235,6 @@ def read_manifest(artifact_uri: str) -> Manifest | None:
         data = fs.read_bytes(uri)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        raise ArtifactError(f"cannot read {uri}: {error}; check permissions and credentials") from None
     return Manifest.from_json(data, uri)
 
 

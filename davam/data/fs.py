@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -65,16 +66,18 @@ def join(uri: str, *parts: str) -> str:
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or folder is there."""
-    filesystem, path = resolve(uri)
-    return bool(filesystem.get_file_info(path).type != arrow_fs.FileType.NotFound)
+    """Whether a file or folder is there. Raises ArtifactError when that cannot be known."""
+    with _reading(uri):
+        filesystem, path = resolve(uri)
+        return bool(filesystem.get_file_info(path).type != arrow_fs.FileType.NotFound)
 
 
 def read_bytes(uri: str) -> bytes:
-    """The file's content. Raises FileNotFoundError."""
-    filesystem, path = resolve(uri)
-    with filesystem.open_input_stream(path, compression=None) as stream:
-        return bytes(stream.read())
+    """The file's content. Raises FileNotFoundError or NotADirectoryError, and ArtifactError when it cannot be read."""
+    with _reading(uri):
+        filesystem, path = resolve(uri)
+        with filesystem.open_input_stream(path, compression=None) as stream:
+            return bytes(stream.read())
 
 
 def write_bytes_atomic(uri: str, data: bytes) -> None:
@@ -95,9 +98,10 @@ def write_bytes_atomic(uri: str, data: bytes) -> None:
 
 def list_files(uri: str) -> list[tuple[str, int]]:
     """Relative path and size in bytes of every file below the folder, sorted; nothing when it is absent."""
-    filesystem, path = resolve(uri)
-    selector = arrow_fs.FileSelector(path, recursive=True, allow_not_found=True)
-    infos = [info for info in filesystem.get_file_info(selector) if info.type == arrow_fs.FileType.File]
+    with _reading(uri):
+        filesystem, path = resolve(uri)
+        selector = arrow_fs.FileSelector(path, recursive=True, allow_not_found=True)
+        infos = [info for info in filesystem.get_file_info(selector) if info.type == arrow_fs.FileType.File]
     base = path.rstrip("/").lstrip("/")
     return sorted((info.path.lstrip("/").removeprefix(base).lstrip("/"), info.size) for info in infos)
 
@@ -124,6 +128,16 @@ def delete_folder(uri: str) -> None:
     if exists(uri):
         filesystem, path = resolve_without_markers(uri)
         filesystem.delete_dir(path)
+
+
+@contextlib.contextmanager
+def _reading(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise ArtifactError(f"cannot read {uri}: {error}; check permissions and credentials") from None
 
 
 def _replace_local(path: Path, data: bytes) -> None:
