@@ -39,6 +39,7 @@ MOST_ROWS = 10**10
 PROBE_ROWS, SHOWN = 1_000, 5
 LEAST_ROW_BYTES = 50  # a short sentence with its codes, compressed
 RANGE_ROWS_PER_WORKER = 250_000
+MOST_RANGE_ROWS = 4_000_000  # the driver judges a range as a whole
 PRICES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster", "prices.yaml")
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
@@ -75,7 +76,8 @@ def generate(options: argparse.Namespace) -> None:
         look_ahead(order, machines)
         return
     corpus = Corpus(order.execution.store, order.identity)
-    make_missing(order, corpus, options.range_rows or RANGE_ROWS_PER_WORKER * order.execution.workers)
+    most = min(RANGE_ROWS_PER_WORKER * order.execution.workers, MOST_RANGE_ROWS)
+    make_missing(order, corpus, options.range_rows or most)
     summary = corpus.finish(order.rows)
     card = dataset_card(summary, order.identity, order.model_uri, held_out(corpus, order))
     fs.write_bytes_atomic(fs.join(corpus.uri, "README.md"), card.encode())

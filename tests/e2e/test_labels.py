@@ -62,6 +62,7 @@ def test_rows_of_the_label_asked_for(folder: Path) -> None:
     assert "label 'plant': no training row has it; there are animal, man, person, woman" in refused.stderr
 
 
+@pytest.mark.slow
 def test_variations_of_rare_rows(folder: Path) -> None:
     given = ["--model", model_of(folder), "--data", f"{folder}/rare.jsonl", "--store", f"{folder}/varied"]
     given += ["--text-column", "body", "n=3", "share=0.5"]
