@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from davam.api import Samples, Scores, TextModel, load
     from davam.fitting import fit
     from davam.recipe import Recipe, load_recipe
+    from davam.sampling import Sampling
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Samples", "Scores", "TextModel", "fit", "load", "load_recipe"]
+__all__ = ["Recipe", "Samples", "Sampling", "Scores", "TextModel", "fit", "load", "load_recipe"]
 
 _HOME = {
     "Recipe": "davam.recipe",
     "Samples": "davam.api",
+    "Sampling": "davam.sampling",
     "Scores": "davam.api",
     "TextModel": "davam.api",
     "fit": "davam.fitting",
