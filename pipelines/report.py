@@ -46,6 +46,7 @@ MEANINGS = {
     "ppl_bound_over_floor": ("ratio", "1.00 is perfect; below 1.00 would be a counting error"),
     "ppl_iw_over_floor": ("ratio", "1.00 is perfect; below 1.00 would be a counting error"),
     "sample_grammatical_rate": ("share", "samples that the grammar accepts"),
+    "sample_label_rate": ("share", "samples that are what their label says, by the grammar"),
     "codes_used": ("codes", "different codes in the test sentences"),
     "code_perplexity": ("codes", "exp of the entropy of code use"),
     "latent_information_nats": ("nats", "what the latent carries about the text, under the mixture of all posteriors"),
@@ -150,6 +151,8 @@ def verdict(measures: dict[str, float]) -> str:
 def warnings(measures: dict[str, float], inputs: dict[str, Manifest], recipe: Recipe) -> list[str]:
     """What a reader should know before trusting the run, in plain words."""
     found = []
+    if recipe.data.label_column is not None:
+        found.append("All likelihoods are given the label; they do not compare with those of a model without labels.")
     if isinstance(recipe.model, CodebookConfig) and measures["codes_used"] < recipe.model.codebook_size:
         size, used = recipe.model.codebook_size, int(measures["codes_used"])
         found.append(f"{size - used} of {size} codes do not occur in the test sentences.")

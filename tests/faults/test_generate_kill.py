@@ -39,10 +39,10 @@ def unbroken(model: Path) -> pa.Table:
     return pa.table({"id": drawn.ids, "text": drawn.texts, "codes": pa.array(drawn.codes, pa.list_(pa.int32()))})
 
 
-def started(model: Path, store: Path, address: str | None = None) -> subprocess.Popen[str]:
-    """The program in the background, two actors and ranges of a third of the rows."""
+def started(model: Path, store: Path, address: str | None = None, workers: int = 2) -> subprocess.Popen[str]:
+    """The program in the background, with ranges of a third of the rows."""
     command = [sys.executable, "pipelines/generate.py", "--model", str(model), "--store", str(store)]
-    command += ["--rows", str(ROWS), "--range-rows", str(ROWS // 3 + 1), "--workers", "2"]
+    command += ["--rows", str(ROWS), "--range-rows", str(ROWS // 3 + 1), "--workers", str(workers)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"} if address else {}
     return subprocess.Popen(
@@ -115,6 +115,14 @@ def cluster() -> Iterator[Cluster]:
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": beats})
     yield made
     made.shutdown()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers(cluster: Cluster, workers: int, model: Path, unbroken: pa.Table, tmp_path: Path) -> None:
+    cluster.add_node(num_cpus=4)
+    cluster.wait_for_nodes()
+    finish(started(model, tmp_path, cluster.address, workers))
+    check(tmp_path, unbroken)
 
 
 def test_a_node(cluster: Cluster, model: Path, unbroken: pa.Table, tmp_path: Path) -> None:
