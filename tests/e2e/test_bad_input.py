@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_full import SMALL, run
+from tests.programs import SMALL, run
 
 FILES = ("--preset", "recommended", "data.kind=files")
 

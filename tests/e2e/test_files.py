@@ -1,17 +1,16 @@
 """A user's own corpus on object storage, as JSONL with a byte-level vocabulary, into a store on object storage."""
 
 import json
-import logging
 from collections.abc import Iterator
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 import davam
 from davam.data import fs, grammar, source
 from davam.data.artifacts import Store
-from tests.e2e.test_full import STAGES, actions, run
+from tests.programs import STAGES, actions, run
+from tests.s3 import environment, fake_server
 
 BUCKET = "s3://corpora"
 TEXTS = [
@@ -27,21 +26,11 @@ ARGUMENTS = [
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[None]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not a line for every request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
+    with fake_server() as endpoint, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(endpoint).items():
             patch.setenv(name, value)
         boto3.client("s3").create_bucket(Bucket="corpora")
         yield
-    server.stop()
 
 
 @pytest.mark.slow

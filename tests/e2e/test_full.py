@@ -1,44 +1,13 @@
 """The whole pipeline as its user runs it: real Ray, two workers, a small recipe of the embedded corpus."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import davam
 from davam.data import grammar
 from davam.data.artifacts import Store
-
-ROOT = Path(__file__).parents[2]
-SMALL = [
-    "data.train_rows=1200",
-    "data.valid_rows=100",
-    "data.test_rows=100",
-    "model.codebook_size=64",
-    "model.hidden_dim=64",
-    "prior.hidden_dim=64",
-    "prior.embed_dim=32",
-    "stage_one.epochs=3",
-    "stage_two.epochs=3",
-    "stage_one.batch_rows=32",
-    "stage_two.batch_rows=32",
-    "samples.rows=130",
-]
-STAGES = ["tokens", "stage_one", "codes", "stage_two", "samples", "evaluate", "report"]
-
-
-def run(*arguments: str, script: str = "full") -> subprocess.CompletedProcess[str]:
-    """The finished program."""
-    command = [sys.executable, f"pipelines/{script}.py", *arguments]
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
-
-
-def actions(stderr: str) -> dict[str, str]:
-    """What was done with each stage, by the program's own lines."""
-    words = [line.split() for line in stderr.splitlines()]
-    return {line[0]: line[1] for line in words if len(line) > 2 and line[0] in STAGES and line[1] in ("skip", "build")}
+from tests.programs import SMALL, STAGES, actions, run
 
 
 def test_every_stage_is_built_and_reported(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

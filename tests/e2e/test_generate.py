@@ -1,10 +1,6 @@
 """Large corpora as their user makes them: the same rows however they are made, and errors that say what to do."""
 
-import os
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +10,7 @@ import davam
 from davam.data.schemas import SCHEMAS, check
 from davam.generation.corpus import read_corpus, read_summary
 from davam.quality.text import normalized
-from tests.e2e.test_full import ROOT, run
+from tests.programs import killed, run
 
 DROP = ("filters.drop=[repetitive,copy,duplicate]", "filters.max_repeated_share=0.05")
 Built = tuple[Path, subprocess.CompletedProcess[str]]
@@ -62,14 +58,7 @@ def test_rows_are_those_of_the_library(corpus: Path, model: str) -> None:
 
 def test_workers_ranges_growth_and_a_killed_driver_change_nothing(corpus: Path, model: str, tmp_path: Path) -> None:
     arguments = ["--model", model, "--store", str(tmp_path), "--workers", "2", "--range-rows", "700", *DROP]
-    command = [sys.executable, "pipelines/generate.py", *arguments, "--rows", "400"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 150
-    while not list(tmp_path.glob("pending/*/checkpoint/*.parquet")) and process.poll() is None:
-        assert time.monotonic() < deadline, "nothing was written"
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    killed("generate", [*arguments, "--rows", "400"], lambda: list(tmp_path.glob("pending/*/checkpoint/*.parquet")))
     for rows in ("400", "900"):
         done = run(*arguments, "--rows", rows, script="generate")
         assert done.returncode == 0, done.stderr

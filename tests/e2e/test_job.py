@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from davam.data.artifacts import Store
-from tests.e2e.test_full import ROOT, SMALL, STAGES, actions
+from tests.programs import ROOT, SMALL, STAGES, actions
 
 BIN = Path(sys.executable).parent
 AUTH = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -11,7 +11,7 @@ import davam
 from davam.data import grammar
 from davam.data.artifacts import Store
 from davam.generation.corpus import read_corpus, read_summary
-from tests.e2e.test_full import SMALL, run
+from tests.programs import SMALL, run
 
 SETTINGS = [
     *("--preset", "recommended,tiny,brief", "--workers", "1"),

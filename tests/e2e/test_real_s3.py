@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +15,8 @@ import pytest
 import davam
 from davam.data import fs
 from davam.generation.corpus import read_corpus
-from tests.e2e.test_full import ROOT, SMALL, STAGES, actions, run
+from tests.programs import SMALL, STAGES, actions, killed, run
+from tests.s3 import environment
 
 RCLONE = shutil.which("rclone") or shutil.which("rclone", path=str(Path(sys.executable).parent))
 STORE, CORPUS = "s3://bucket/store", "s3://bucket/corpus"
@@ -38,14 +38,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     options = ["--auth-key", "key,secret", "--vfs-cache-mode", "off", "--no-modtime", "--config", os.devnull]
     server = subprocess.Popen([str(RCLONE), "serve", "s3", "--addr", address, *options, str(folder)])
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{address}",
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-        }.items():
+        for name, value in environment(f"http://{address}").items():
             patch.setenv(name, value)
         yield folder / "bucket"
     server.terminate()
@@ -68,13 +61,7 @@ def test_every_stage_is_there_and_is_found_again(model: str) -> None:
 
 def test_a_killed_generation_goes_on_where_it_was(model: str, bucket: Path) -> None:
     arguments = ["--model", model, "--store", CORPUS, "--rows", "5000", "--range-rows", "2600", "--workers", "2"]
-    process = subprocess.Popen([sys.executable, "pipelines/generate.py", *arguments], cwd=ROOT)
-    deadline = time.monotonic() + 200
-    while not list(bucket.glob("corpus/pending/*/checkpoint/*.parquet")) and process.poll() is None:
-        assert time.monotonic() < deadline, "nothing was written"
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait(timeout=60)
+    killed("generate", arguments, lambda: list(bucket.glob("corpus/pending/*/checkpoint/*.parquet")))
     done = run(*arguments, script="generate")
     assert done.returncode == 0, done.stderr
     table = pa.concat_tables(read_corpus(CORPUS))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_full import run
+from tests.programs import run
 
 SMALL = [
     "data.train_rows=400",

@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster
 import davam
 from davam.data import grammar
 from davam.generation.corpus import read_corpus
-from tests.e2e.test_full import ROOT
+from tests.programs import ROOT
 
 ROWS, ROUNDS = 6_000, 20
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3_000)]

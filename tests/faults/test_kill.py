@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from davam.data.artifacts import Store
-from tests.e2e.test_full import ROOT, SMALL, run
+from tests.programs import ROOT, SMALL, run
 
 LONG = [*SMALL, "data.train_rows=4000", "stage_one.epochs=8"]
 

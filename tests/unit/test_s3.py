@@ -8,11 +8,11 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 
 from davam.data import fs, source
 from davam.data.artifacts import Store, fingerprint, localize
 from davam.errors import ArtifactError, DataError
+from tests.s3 import environment, fake_server
 
 BUCKET = "corpora"
 ROOT = f"s3://{BUCKET}"
@@ -21,24 +21,13 @@ TEXT = source.Columns("text")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with fake_server() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(autouse=True)
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    settings = {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "k",
-        "AWS_SECRET_ACCESS_KEY": "s",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-        "DAVAM_CACHE": str(tmp_path / "cache"),
-    }
+    settings = environment(server) | {"DAVAM_CACHE": str(tmp_path / "cache")}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     boto3.client("s3").create_bucket(Bucket=BUCKET)

@@ -1,0 +1,52 @@
+"""The programs as their users run them: real Ray, a small recipe of the embedded corpus."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "data.train_rows=1200",
+    "data.valid_rows=100",
+    "data.test_rows=100",
+    "model.codebook_size=64",
+    "model.hidden_dim=64",
+    "prior.hidden_dim=64",
+    "prior.embed_dim=32",
+    "stage_one.epochs=3",
+    "stage_two.epochs=3",
+    "stage_one.batch_rows=32",
+    "stage_two.batch_rows=32",
+    "samples.rows=130",
+]
+STAGES = ["tokens", "stage_one", "codes", "stage_two", "samples", "evaluate", "report"]
+
+
+def run(*arguments: str, script: str = "full") -> subprocess.CompletedProcess[str]:
+    """The finished program."""
+    command = [sys.executable, f"pipelines/{script}.py", *arguments]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+
+
+def actions(stderr: str) -> dict[str, str]:
+    """What was done with each stage, by the program's own lines."""
+    words = [line.split() for line in stderr.splitlines()]
+    return {line[0]: line[1] for line in words if len(line) > 2 and line[0] in STAGES and line[1] in ("skip", "build")}
+
+
+def killed(script: str, arguments: Sequence[str], when: Callable[[], object], wait_s: float = 200) -> None:
+    """Starts the program, and kills it as soon as that holds. Fails when it ends or stands still before."""
+    command = [sys.executable, f"pipelines/{script}.py", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + wait_s
+    while not when():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "it was too slow to be killed in the middle"
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
