@@ -517,7 +517,7 @@ def _under(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _trimmed(values_BT: Tensor, length_B: Tensor, rows: int) -> list[list[int]]:
-    return [values_BT[row, : int(length_B[row])].tolist() for row in range(rows)]
+    return [row[:count] for row, count in zip(values_BT[:rows].tolist(), length_B[:rows].tolist(), strict=True)]
 
 
 def _codes(latents: Latents, rows: int) -> list[list[int]]:

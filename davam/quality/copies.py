@@ -23,11 +23,13 @@ class CopyIndex:
     """The training text in searchable form; plain arrays, so that processes can share it.
 
     `token_M` holds the rows one after the other, each ended by a number that is no token, `suffix_M` its suffixes in
-    lexical order, and the others the hashes of whole texts and of their bands, sorted.
+    lexical order, `prefix_M` the first tokens of each suffix as one number of that order, and the others the hashes of
+    whole texts and of their bands, sorted.
     """
 
     token_M: NDArray[np.int32]
     suffix_M: NDArray[np.int32]
+    prefix_M: NDArray[np.uint64]
     text_R: Hashes
     band_R: Hashes
 
@@ -37,7 +39,8 @@ class CopyIndex:
         token_M = _joined(rows)
         # The library sorts numbers from 0 on.
         suffix_M = divsufsort(token_M + 1).astype(np.int32) if len(token_M) else np.zeros(0, np.int32)
-        return cls(token_M, suffix_M, np.unique(hash_texts(texts)), np.unique(band_hashes(texts)))
+        prefix_M = _prefixes(token_M, suffix_M.astype(np.int64), _bits(token_M))
+        return cls(token_M, suffix_M, prefix_M, np.unique(hash_texts(texts)), np.unique(band_hashes(texts)))
 
     def is_copy(self, hash_N: Hashes) -> NDArray[np.bool_]:
         """Which texts are training texts as a whole, by their hashes."""
@@ -52,16 +55,18 @@ class CopyIndex:
         token_P, length_N = _joined(rows), np.array([len(row) + 1 for row in rows])
         if not len(self.token_M) or not len(token_P):
             return np.zeros(len(rows), np.int32)
-        match_P = np.concatenate(
-            [self._matches(token_P, np.arange(i, min(i + BLOCK, len(token_P)))) for i in range(0, len(token_P), BLOCK)]
-        )
+        width = min(LONGEST, int(length_N.max()))
+        blocks = [np.arange(i, min(i + BLOCK, len(token_P))) for i in range(0, len(token_P), BLOCK)]
+        match_P = np.concatenate([self._matches(token_P, start_P, width) for start_P in blocks])
         return np.maximum.reduceat(match_P, np.cumsum(length_N) - length_N).astype(np.int32)
 
-    def _matches(self, token_P: NDArray[np.int32], start_P: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many tokens from each position on occur in the training text."""
-        query_PL = _windows(token_P, start_P)
-        # Binary search of all positions at once for the place of the query among the sorted suffixes.
-        low_P, high_P = np.zeros(len(start_P), np.int64), np.full(len(start_P), len(self.suffix_M))
+    def _matches(self, token_P: NDArray[np.int32], start_P: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+        """How many tokens from each position on, of at most so many, occur in the training text."""
+        query_PL = _windows(token_P, start_P, width)
+        # Binary search of all positions at once for the place of the query among the sorted suffixes: by the first
+        # tokens, and then among the suffixes that share those.
+        prefix_P = _prefixes(token_P, start_P, _bits(self.token_M))
+        low_P, high_P = (np.searchsorted(self.prefix_M, prefix_P, side) for side in ("left", "right"))
         while (low_P < high_P).any():
             middle_P = (low_P + high_P) // 2
             after_P = self._is_after(query_PL, middle_P) & (low_P < high_P)
@@ -72,19 +77,19 @@ class CopyIndex:
         return np.maximum(self._shared(query_PL, left_P), self._shared(query_PL, right_P))
 
     def _is_after(self, query_PL: NDArray[np.int32], rank_P: NDArray[np.int64]) -> NDArray[np.bool_]:
-        suffix_PL = self._suffixes(rank_P)
+        suffix_PL = self._suffixes(rank_P, query_PL.shape[1])
         differs_PL = query_PL != suffix_PL
         first_P1 = differs_PL.argmax(axis=1)[:, None]
         larger_P1 = np.take_along_axis(query_PL, first_P1, 1) > np.take_along_axis(suffix_PL, first_P1, 1)
         return np.asarray(larger_P1[:, 0])
 
     def _shared(self, query_PL: NDArray[np.int32], rank_P: NDArray[np.int64]) -> NDArray[np.int64]:
-        same_PL = (query_PL == self._suffixes(rank_P)) & (query_PL != _BEYOND)
+        same_PL = (query_PL == self._suffixes(rank_P, query_PL.shape[1])) & (query_PL != _BEYOND)
         return np.asarray(same_PL.cumprod(axis=1).sum(axis=1))
 
-    def _suffixes(self, rank_P: NDArray[np.int64]) -> NDArray[np.int32]:
+    def _suffixes(self, rank_P: NDArray[np.int64], width: int) -> NDArray[np.int32]:
         last = len(self.suffix_M) - 1
-        return _windows(self.token_M, self.suffix_M[np.minimum(rank_P, last)].astype(np.int64))
+        return _windows(self.token_M, self.suffix_M[np.minimum(rank_P, last)].astype(np.int64), width)
 
 
 def _joined(rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
@@ -94,8 +99,23 @@ def _joined(rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
     return np.concatenate([np.asarray([*row, _BEYOND], np.int32) for row in rows])
 
 
-def _windows(token_M: NDArray[np.int32], start_P: NDArray[np.int64]) -> NDArray[np.int32]:
-    """The tokens from each start on, window_PL; beyond the end, no tokens."""
-    place_PL = start_P[:, None] + np.arange(LONGEST)
+def _bits(token_M: NDArray[np.int32]) -> int:
+    """How many bits a token of the training text takes, and one that does not occur in it."""
+    return max(1, (int(token_M.max(initial=0)) + 2).bit_length())
+
+
+def _prefixes(token_M: NDArray[np.int32], start_P: NDArray[np.int64], bits: int) -> NDArray[np.uint64]:
+    """The first tokens from each start on as one number, in lexical order."""
+    most = (1 << bits) - 1
+    prefix_P = np.zeros(len(start_P), np.uint64)
+    for token_P in _windows(token_M, start_P, 64 // bits).T:
+        # Tokens that the training text does not have are all alike.
+        prefix_P = (prefix_P << np.uint64(bits)) | np.minimum(token_P + 1, most).astype(np.uint64)
+    return prefix_P
+
+
+def _windows(token_M: NDArray[np.int32], start_P: NDArray[np.int64], width: int) -> NDArray[np.int32]:
+    """So many tokens from each start on, window_PL; beyond the end, no tokens."""
+    place_PL = start_P[:, None] + np.arange(width)
     inside_PL = np.minimum(place_PL, len(token_M) - 1)
     return np.where(place_PL < len(token_M), token_M[inside_PL], _BEYOND)
