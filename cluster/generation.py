@@ -21,6 +21,7 @@ from davam.api import SAMPLE_ROWS
 from davam.data import fs
 from davam.data.artifacts import read_tables
 from davam.data.schemas import SCHEMAS
+from davam.errors import ArtifactError, GenerationError
 from davam.generation.candidates import CandidateMaker, most_nats_per_token
 from davam.generation.spec import Spec
 from davam.quality.copies import CopyIndex
@@ -50,7 +51,7 @@ class Candidates:
         self.first = first
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """The schema `candidates/1`."""
+        """The schema `candidates/2`."""
         began = time.monotonic()
         candidates = self.make([self.first + row for row in table["id"].to_pylist()])
         self.counter.add.remote("busy_s", time.monotonic() - began)
@@ -75,8 +76,8 @@ def make_once(source: Source, rows: int, execution: Execution, counter: Any) -> 
     ids = ray.data.range(rows, override_num_blocks=max(execution.workers, rows // SAMPLE_ROWS))
     arguments = {"source": source, "first": 0, "counter": counter}
     made = batch.map_model(ids, Candidates, arguments, execution, SAMPLE_ROWS)
-    tables = [table.select(SCHEMAS["candidates/1"].names) for table in batch.tables(made)]
-    return pa.concat_tables(tables).cast(SCHEMAS["candidates/1"])
+    tables = [table.select(SCHEMAS["candidates/2"].names) for table in batch.tables(made)]
+    return pa.concat_tables(tables).cast(SCHEMAS["candidates/2"])
 
 
 def make_range(source: Source, first: int, stop: int, pending_uri: str, execution: Execution, counter: Any) -> pa.Table:
@@ -91,8 +92,12 @@ def make_range(source: Source, first: int, stop: int, pending_uri: str, executio
         batch.write(made, fs.join(pending_uri, "candidates"), by_split=False)
     folder = fs.join(pending_uri, "candidates")
     uris = [fs.join(folder, path) for path, _ in fs.list_files(folder) if path.endswith(".parquet")]
-    table = read_tables(uris, "candidates/1")
-    return table.set_column(0, SCHEMAS["candidates/1"].field("id"), pa.array(table["id"].to_numpy() + np.int64(first)))
+    try:
+        table = read_tables(uris, "candidates/2")
+    except ArtifactError as error:
+        fault = str(error).split(";", 1)[0]
+        raise GenerationError(f"{fault}; delete {pending_uri}, and give the command again") from None
+    return table.set_column(0, SCHEMAS["candidates/2"].field("id"), pa.array(table["id"].to_numpy() + np.int64(first)))
 
 
 @contextlib.contextmanager

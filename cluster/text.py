@@ -15,7 +15,6 @@ from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
 
 ROWS = "rows"
 BLANK = "blank"
-LABEL = "label"
 WORD = "word"
 
 
@@ -70,15 +69,13 @@ def read_corpus(chunks: list[source.Chunk], columns: source.Columns, valid_share
 
 
 def tally(table: pa.Table) -> pa.Table:
-    """How often each word and each label of the training rows occurs, and how many rows of each split there are, and
-    blank ones."""
+    """How often each word of the training rows occurs, and how many rows of each split there are, and blank ones."""
     texts, splits = table["text"].to_pylist(), table["split"].to_pylist()
     words = count_words(text for text, split in zip(texts, splits, strict=True) if split == "train")
     rows = Tally(splits)
     blank = sum(not text.strip() for text in texts)
     entries = [(WORD, word, count) for word, count in words.items()]
     entries += [(ROWS, split, count) for split, count in rows.items()] + [(BLANK, "", blank)]
-    entries += [(LABEL, label, count) for label, count in _training_labels(table).items()]
     return pa.table(
         {
             "what": [e[0] for e in entries],
@@ -88,16 +85,9 @@ def tally(table: pa.Table) -> pa.Table:
     )
 
 
-def _training_labels(table: pa.Table) -> Tally[str]:
-    if "label" not in table.column_names:
-        return Tally()
-    rows = zip(*(table[name].to_pylist() for name in ("label", "split", "text")), strict=True)
-    return Tally(label for label, split, text in rows if split == "train" and text.strip())
-
-
 def count_corpus(rows: Dataset) -> dict[str, Tally[str]]:
-    """The first pass: counts of words and labels of the training rows, row counts by split, and blank rows."""
-    totals: dict[str, Tally[str]] = {what: Tally() for what in (WORD, ROWS, BLANK, LABEL)}
+    """The first pass: word counts of the training rows, row counts by split, and blank rows."""
+    totals: dict[str, Tally[str]] = {what: Tally() for what in (WORD, ROWS, BLANK)}
     counted = rows.map_batches(tally, batch_size=None, batch_format="pyarrow")
     for table in tables(counted):
         for what, key, count in zip(*(table[name].to_pylist() for name in ("what", "key", "count")), strict=True):

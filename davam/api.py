@@ -258,6 +258,8 @@ class TextModel:
         if not 0 <= share <= 1:
             raise DataError(f"share={share}: the share of codes to draw anew is 0 to 1")
         self.check_sampling(sampling)
+        if sampling.labels is not None:
+            raise DataError("sampling.labels: a variation has the label of its text; give labels, one for each")
         numbers = self._label_numbers(labels, len(texts))
         codes, rows_id = self.encode(texts), range(len(texts)) if ids is None else ids
         varied: list[str] = []

@@ -121,11 +121,16 @@ def _merge_block(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str,
     for key, value in layer.items():
         old = merged.get(key)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            other_kind = "kind" in value and "kind" in old and value["kind"] != old["kind"]
+            other_kind = _kind(value) != _kind(old) and None not in (_kind(value), _kind(old))
             merged[key] = dict(value) if other_kind else _merge_block(old, value)
         else:
             merged[key] = value
     return merged
+
+
+def _kind(block: Mapping[str, Any]) -> str | None:
+    kind = block.get("kind")
+    return kind if isinstance(kind, str) else None  # a label may have that name, and then a share
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from davam.api import TextModel
 from davam.data.batches import Rows
-from davam.data.labels import Labels
-from davam.data.source import split_by_hash
+from davam.data.labels import Labels, as_label
+from davam.data.source import SPLITS, split_by_hash
 from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
 from davam.errors import DataError
 from davam.families.base import Trainable
@@ -73,13 +73,16 @@ def fit(texts: Sequence[str], recipe: Recipe | None = None, labels: Sequence[str
 def _read(texts: Sequence[str], labels: Sequence[str] | None, tokenizer: TextTokenizer, recipe: Recipe) -> _Corpus:
     encoded = tokenizer.encode(list(texts))
     shares = recipe.data if isinstance(recipe.data, FileData) else FileData(train="")
-    used = [place for place, row in enumerate(encoded) if 1 <= len(row) <= recipe.data.max_tokens]
+    most = recipe.data.max_tokens
+    used = [place for place, row in enumerate(encoded) if texts[place].strip() and 1 <= len(row) <= most]
     if len(used) < len(texts):
         print(f"left out {len(texts) - len(used)} blank or too long texts", file=sys.stderr)
     splits = [split_by_hash(texts[place], shares.valid_share, shares.test_share) for place in used]
-    given = [] if labels is None else [labels[place] for place in used]
-    training = Counter(label for label, split in zip(given, splits, strict=False) if split == "train")
-    return _Corpus([encoded[place] for place in used], given, splits, Labels.counted(training, "labels"))
+    given = [] if labels is None else [as_label(labels[place], f"labels[{place}]") for place in used]
+    counts: dict[str, Counter[str]] = {name: Counter() for name in SPLITS}
+    for label, split in zip(given, splits, strict=False):
+        counts[split][label] += 1
+    return _Corpus([encoded[place] for place in used], given, splits, Labels.counted(counts, "labels"))
 
 
 def fit_tokenizer(texts: Sequence[str], recipe: Recipe) -> TextTokenizer:

@@ -154,7 +154,7 @@ def program(
     return guarded(act_or_explain)
 
 
-def guarded(act: Callable[[], None]) -> int:
+def guarded(act: Callable[[], None], after_stop: str = "the same command goes on from the last checkpoint") -> int:
     """The exit code of the action; every error that is meant for a user becomes one message."""
     _stop_cleanly_on_sigterm()
     try:
@@ -164,7 +164,7 @@ def guarded(act: Callable[[], None]) -> int:
         say(f"error: {error}")
         return error.exit_code
     except (KeyboardInterrupt, SystemExit):  # Ray Train turns Ctrl-C into the latter
-        say("stopped; the same command goes on from the last checkpoint")
+        say(f"stopped; {after_stop}")
         return 128 + (_terminated or signal.SIGINT)
 
 

@@ -3,12 +3,13 @@
 import json
 import sys
 import tempfile
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
 
 from davam.data import fs, grammar, source
-from davam.data.artifacts import Attempt, Manifest
+from davam.data.artifacts import Attempt, Manifest, read_tables
 from davam.data.labels import LABELS, Labels
 from davam.data.tokenizer import TextTokenizer
 from davam.errors import DataError
@@ -68,7 +69,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     batch.write(text.tokenized(rows, tokenizer, recipe.data.max_tokens), attempt.uri, by_split=True)
     _save(tokenizer, attempt)
     if recipe.data.label_column is not None:
-        labels = Labels.counted(totals[text.LABEL], recipe.data.label_column)
+        labels = Labels.counted(_label_rows(attempt), f"data.label_column={recipe.data.label_column}")
         fs.write_bytes_atomic(fs.join(attempt.uri, LABELS), json.dumps(labels.rows).encode())
     return _counts(attempt, totals[text.ROWS].total(), totals[text.BLANK].total(), tokenizer.vocab_size)
 
@@ -98,6 +99,16 @@ def _save(tokenizer: TextTokenizer, attempt: Attempt) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(folder)
         fs.upload_folder(folder, fs.join(attempt.uri, "tokenizer"))
+
+
+def _label_rows(attempt: Attempt) -> dict[str, Counter[str]]:
+    """How many of the rows that were written have each label, by split."""
+    paths = [path for path, _ in fs.list_files(attempt.uri) if path.endswith(".parquet")]
+    counted = {}
+    for split in SPLITS:
+        uris = [fs.join(attempt.uri, path) for path in paths if path.startswith(f"split={split}/")]
+        counted[split] = Counter(read_tables(uris, "labels/1", ["label"])["label"].to_pylist())
+    return counted
 
 
 def _counts(attempt: Attempt, rows: int, blank: int, vocab_size: int) -> Built:

@@ -23,7 +23,7 @@ from pipelines.generate import open_model
 from pipelines.stage import add_execution, connect, execution_of, guarded, say
 
 STAGE, VERSION = "vary", 1
-BATCH_ROWS = 256
+BATCH_ROWS = 4096  # of variations that an actor holds at once
 
 
 def vary(options: argparse.Namespace) -> None:
@@ -32,13 +32,13 @@ def vary(options: argparse.Namespace) -> None:
     variation = config.validate(Variation, config.merge([], options.overrides))
     model_uri, model_sha256 = open_model(options.model, options.model_sha256)
     model = load(model_uri)
-    columns = source.Columns(options.text_column, options.label_column)
+    columns = source.Columns(options.text_column, options.label_column, "--text-column", "--label-column")
     check_request(model, variation, columns)
     chunks = source.plan_chunks({"train": options.data}, "auto", columns)
     settings = {"variation": variation.model_dump(mode="json"), "text": columns.text, "label": columns.label}
     inputs = {"model": model_sha256, "given": source.content_digest(chunks)}
     identity, store = fingerprint(STAGE, VERSION, settings, inputs), Store(execution.store)
-    found = store.find(STAGE, identity)
+    found = None if STAGE in options.force else store.find(STAGE, identity)
     say(f"{STAGE}  {'skip' if found else 'build'}  {short(identity)}")
     if found is None:
         store.probe_writable()
@@ -66,11 +66,15 @@ def vary(options: argparse.Namespace) -> None:
 
 
 def check_request(model: TextModel, variation: Variation, columns: source.Columns) -> None:
-    """Raises DataError for a model that cannot vary, or that has labels where none are given."""
+    """Raises DataError for a model that cannot vary, and for labels that are missing or not asked for."""
     model.codes.require_prior(model.prior)
     model.check_sampling(variation.sampling)
+    if variation.sampling.labels is not None:
+        raise DataError("sampling.labels: a variation has the label of its text; give --label-column")
     if model.labels and columns.label is None:
         raise DataError(f"this model needs a label for every text; give --label-column ({model.labels.shown()})")
+    if columns.label is not None and not model.labels:
+        raise DataError("--label-column: this model was trained without labels, so it takes none; leave it out")
 
 
 def make(
@@ -90,7 +94,8 @@ def make(
     readable = text.tokenized(given, model.tokenizer, model.max_tokens)
     with progress(STAGE, total, "texts") as counter:
         blocks = readable.repartition(target_num_rows_per_block=batch.block_rows(total, execution))
-        rows = batch.map_model(blocks, batch.Varier, arguments | {"counter": counter}, execution, BATCH_ROWS)
+        batch_rows = max(1, BATCH_ROWS // arguments["variation"].n)
+        rows = batch.map_model(blocks, batch.Varier, arguments | {"counter": counter}, execution, batch_rows)
         batch.write(rows, attempt.uri, by_split=False)
     made = attempt.rows()
     return {"rows": made, "left_out": total - made // arguments["variation"].n}
@@ -116,10 +121,11 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     )
     options.add_argument("--text-column", default="text")
     options.add_argument("--label-column", help="of the given texts, for a model with labels")
+    options.add_argument("--force", action="append", default=[], metavar="vary", help="make the rows again")
     add_execution(options, "varied")
     return options.parse_args(given)
 
 
 if __name__ == "__main__":
     options = parsed(sys.argv[1:])
-    sys.exit(guarded(lambda: vary(options)))
+    sys.exit(guarded(lambda: vary(options), after_stop="the same command begins again"))

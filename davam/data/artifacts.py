@@ -216,9 +216,9 @@ class Store:
 
     def probe_writable(self) -> None:
         """Raises ArtifactError at once when nothing can be written here."""
-        probe = fs.join(self.uri, ".probe")
+        probe = fs.join(self.uri, f".probe-{secrets.token_hex(4)}")
         fs.write_bytes_atomic(probe, b"")
-        fs.delete_file(probe)  # unless a run that starts at the same time did
+        fs.delete_file(probe)
 
     def write_run(self, last: Manifest, values: Mapping[str, Any]) -> str:
         """Records which artifacts a run ended with; the URI of the run, named by its last artifact."""

@@ -67,14 +67,14 @@ def join(uri: str, *parts: str) -> str:
 
 def exists(uri: str) -> bool:
     """Whether a file or folder is there. Raises ArtifactError when that cannot be known."""
-    with _reading(uri):
+    with reading(uri):
         filesystem, path = resolve(uri)
         return bool(filesystem.get_file_info(path).type != arrow_fs.FileType.NotFound)
 
 
 def read_bytes(uri: str) -> bytes:
     """The file's content. Raises FileNotFoundError or NotADirectoryError, and ArtifactError when it cannot be read."""
-    with _reading(uri):
+    with reading(uri):
         filesystem, path = resolve(uri)
         with filesystem.open_input_stream(path, compression=None) as stream:
             return bytes(stream.read())
@@ -98,7 +98,7 @@ def write_bytes_atomic(uri: str, data: bytes) -> None:
 
 def list_files(uri: str) -> list[tuple[str, int]]:
     """Relative path and size in bytes of every file below the folder, sorted; nothing when it is absent."""
-    with _reading(uri):
+    with reading(uri):
         filesystem, path = resolve(uri)
         selector = arrow_fs.FileSelector(path, recursive=True, allow_not_found=True)
         infos = [info for info in filesystem.get_file_info(selector) if info.type == arrow_fs.FileType.File]
@@ -117,27 +117,41 @@ def upload_folder(folder: str, uri: str) -> None:
 
 
 def delete_file(uri: str) -> None:
-    """Removes a file; nothing when it is absent."""
+    """Removes a file; nothing when it is absent. Raises ArtifactError when it stays."""
     filesystem, path = resolve_without_markers(uri)
-    with contextlib.suppress(FileNotFoundError):
+    with _deleting(uri), contextlib.suppress(FileNotFoundError):
         filesystem.delete_file(path)
 
 
 def delete_folder(uri: str) -> None:
-    """Removes a folder and all in it; nothing when it is absent."""
+    """Removes a folder and all in it; nothing when it is absent. Raises ArtifactError when something stays."""
     if exists(uri):
         filesystem, path = resolve_without_markers(uri)
-        filesystem.delete_dir(path)
+        with _deleting(uri):
+            filesystem.delete_dir(path)
 
 
 @contextlib.contextmanager
-def _reading(uri: str) -> Iterator[None]:
+def reading(uri: str) -> Iterator[None]:
+    """Turns a failure of the store or network into ArtifactError; that nothing is there is left as it is."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
         raise ArtifactError(f"cannot read {uri}: {error}; check permissions and credentials") from None
+
+
+@contextlib.contextmanager
+def _deleting(uri: str) -> Iterator[None]:
+    reason: object = "it is still there"
+    try:
+        yield
+    except OSError as error:
+        reason = error
+    # A library may keep to itself what the server refused.
+    if exists(uri):
+        raise ArtifactError(f"cannot delete {uri}: {reason}; check permissions")
 
 
 def _replace_local(path: Path, data: bytes) -> None:

@@ -20,14 +20,23 @@ class Labels:
     rows: Mapping[str, int]
 
     @classmethod
-    def counted(cls, rows: Mapping[str, int], column: str) -> "Labels":
-        """Those of a column. Raises DataError for a column that has too many values to be one of labels."""
-        if len(rows) > MOST_LABELS:
+    def counted(cls, rows: Mapping[str, Mapping[str, int]], where: str) -> "Labels":
+        """Those of the training rows; `rows` counts the rows of every label in every split.
+
+        Raises DataError for too many values to be labels, and for a label that only other splits have.
+        """
+        training = rows.get("train", {})
+        if len(training) > MOST_LABELS:
             raise DataError(
-                f"data.label_column={column} has {len(rows):,} values, and {MOST_LABELS:,} at most are labels; "
-                "give a column of classes"
+                f"{where} has {len(training):,} values, and {MOST_LABELS:,} at most are labels; give classes instead"
             )
-        return cls(dict(sorted(rows.items())))
+        for split, counts in rows.items():
+            for label in sorted(counts.keys() - training.keys()):
+                raise DataError(
+                    f"{where}: {counts[label]} rows of the {split} split have the label {label!r}, and no training row "
+                    "has it; add training rows of it, or leave these out"
+                )
+        return cls(dict(sorted(training.items())))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,7 +64,7 @@ class Labels:
         if mix is None:
             return {name: float(count) for name, count in self.rows.items()}
         self.numbers(list(mix))
-        return dict(mix)
+        return {name: mix[name] for name in self.rows if name in mix}  # however the mix is written
 
     def drawn(self, shares: Mapping[str, float], uniforms: Sequence[float]) -> list[str]:
         """A label for each uniform number."""
@@ -66,6 +75,28 @@ class Labels:
         """The names, for messages."""
         more = f" and {len(self) - MOST_SHOWN} more" if len(self) > MOST_SHOWN else ""
         return ", ".join(self.names[:MOST_SHOWN]) + more
+
+
+def as_label(value: object, where: str) -> str:
+    """A label as text; numbers and truth values are classes, too. Raises DataError for anything else."""
+    if isinstance(value, bool | int):
+        return str(value)
+    if isinstance(value, float):
+        raise DataError(f"{where}: the label is {value}, which is no class; make the column whole numbers or text")
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise DataError(f"{where}: no label; every row needs one: label it, or leave it out")
+    return as_text(value, where)
+
+
+def as_text(value: object, where: str) -> str:
+    """The value, which must be text that can be written. Raises DataError for anything else."""
+    if not isinstance(value, str):
+        raise DataError(f"{where} is {type(value).__name__}, not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: half of a surrogate pair at character {error.start}; repair the escape") from None
+    return value
 
 
 NO_LABELS = Labels({})

@@ -63,15 +63,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         tokens_matched=pa.int32(),
     ),
     # generated rows before it is decided which of them stay
-    "candidates/1": _schema(
-        "candidates/1",
+    "candidates/2": _schema(
+        "candidates/2",
         **_DRAWN,
         text_hash=pa.uint64(),
         band_hashes=pa.list_(pa.uint64()),
     ),
     # generated rows that stay, and where they come from
-    "generated/1": _schema(
-        "generated/1",
+    "generated/2": _schema(
+        "generated/2",
         **_DRAWN,
         **_ORIGIN,
     ),

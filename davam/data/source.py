@@ -19,6 +19,7 @@ from fsspec.utils import glob_translate
 from pyarrow import fs as arrow_fs
 
 from davam.data import fs
+from davam.data.labels import as_label, as_text
 from davam.errors import DataError
 
 CHUNK_BYTES = 64 << 20
@@ -34,10 +35,12 @@ Row = tuple[int, str, str]  # place in the file, text, label
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of JSONL and Parquet files that are read."""
+    """The columns of JSONL and Parquet files that are read, and the settings that name them, for messages."""
 
     text: str
     label: str | None = None
+    text_key: str = "data.text_column"
+    label_key: str = "data.label_column"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,20 +68,21 @@ def expand(pattern: str) -> list[str]:
     Raises DataError when there is none.
     """
     scheme = pattern.split("://", 1)[0] + "://" if "://" in pattern else ""
-    filesystem, path = fs.resolve(pattern)
-    info = filesystem.get_file_info(path)
-    if info.type == arrow_fs.FileType.File:
-        return [pattern]
-    folder = path if info.type == arrow_fs.FileType.Directory else _fixed_part(path)
-    selector = arrow_fs.FileSelector(folder, recursive=True, allow_not_found=True)
-    paths = [entry.path for entry in filesystem.get_file_info(selector) if entry.type == arrow_fs.FileType.File]
+    with fs.reading(pattern):
+        filesystem, path = fs.resolve(pattern)
+        info = filesystem.get_file_info(path)
+        if info.type == arrow_fs.FileType.File:
+            return [pattern]
+        folder = path if info.type == arrow_fs.FileType.Directory else _fixed_part(path)
+        selector = arrow_fs.FileSelector(folder, recursive=True, allow_not_found=True)
+        paths = [entry.path for entry in filesystem.get_file_info(selector) if entry.type == arrow_fs.FileType.File]
     visible = [found for found in paths if not _hidden(found.removeprefix(folder))]
     if info.type != arrow_fs.FileType.Directory:
         matches = re.compile(glob_translate(path)).fullmatch
         visible = [found for found in visible if matches(found)]
     if not visible:
         raise DataError(
-            f"{pattern}: no such file, folder or glob; check data.root and data.train, data.valid, data.test"
+            f"{pattern}: no such file, folder or glob; check data.root and data.train, data.valid, data.test, or --data"
         )
     return sorted(scheme + found if scheme and not found.startswith(scheme) else found for found in visible)
 
@@ -90,6 +94,8 @@ def plan_chunks(
 
     Raises DataError for missing and empty files, Parquet files that are torn, and columns that are not there.
     """
+    if columns.label == columns.text:
+        raise DataError(f"{columns.label_key}={columns.label} is the column of the text; give another")
     given = [name for name in SPLITS if patterns.get(name)]
     chunks: list[Chunk] = []
     file_index = 0
@@ -100,7 +106,7 @@ def plan_chunks(
             if kind == "parquet":
                 chunks.append(Chunk(uri, kind, file_index, 0, _parquet_rows(uri, columns), split))
             elif kind == "text" and columns.label is not None:
-                raise DataError(f"{uri}: lines of text have no data.label_column; give JSONL or Parquet")
+                raise DataError(f"{uri}: lines of text have no {columns.label_key}; give JSONL or Parquet")
             else:
                 size = _size(uri)
                 starts = range(0, size, chunk_bytes)
@@ -194,7 +200,7 @@ def _torn(uri: str, error: Exception) -> DataError:
 
 def _no_column(where: str, wanted: str, there: Sequence[str], columns: Columns) -> str:
     near = difflib.get_close_matches(wanted, there, n=1)
-    key = "data.text_column" if wanted == columns.text else "data.label_column"
+    key = columns.text_key if wanted == columns.text else columns.label_key
     hint = f"; did you mean {key}={near[0]}?" if near else f"; set {key}"
     return f"{where}: no column {wanted!r}; it has {', '.join(there) or 'none'}{hint}"
 
@@ -261,38 +267,17 @@ def _json_row(line: str, uri: str, offset: int, columns: Columns) -> Row:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{uri}: not JSON at byte {offset} ({error}); JSONL has one object a line") from None
-    there, where = list(value) if isinstance(value, dict) else [], f"{uri}, byte {offset}"
-    for name in columns.names:
-        if name not in there:
-            raise DataError(_no_column(where, name, there, columns))
+    where = f"{uri}, byte {offset}"
+    if not isinstance(value, dict) or columns.text not in value:
+        raise DataError(_no_column(where, columns.text, list(value) if isinstance(value, dict) else [], columns))
     return _row(offset, value, where, columns)
 
 
 def _row(place: int, values: Mapping[str, Any], where: str, columns: Columns) -> Row:
-    text = _as_text(values[columns.text], where, columns.text)
+    value = values[columns.text]
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{where}: {columns.text!r} is {type(value).__name__}, not text; set {columns.text_key}")
+    text = "" if value is None else as_text(value, where)
     if columns.label is None or not text.strip():
         return place, text, ""
-    return place, text, _as_label(values[columns.label], where, columns.label)
-
-
-def _as_label(value: Any, where: str, label_column: str) -> str:
-    if isinstance(value, bool | int):
-        return str(value)
-    if not isinstance(value, str) or not value.strip():
-        shown = "empty" if value is None or isinstance(value, str) else f"{type(value).__name__}, not text"
-        raise DataError(
-            f"{where}: the label {label_column!r} is {shown}; every row needs one: label it, or leave it out"
-        )
-    return value
-
-
-def _as_text(value: Any, where: str, text_column: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise DataError(f"{where}: {text_column!r} is {type(value).__name__}, not text; set data.text_column")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{where}: half of a surrogate pair at character {error.start}; repair the escape") from None
-    return value
+    return place, text, as_label(values.get(columns.label), f"{where}, {columns.label!r}")

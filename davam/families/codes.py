@@ -125,7 +125,7 @@ class CodeFamily(TextFamily):
         label_B: Tensor | None,
     ) -> Latents:
         """The rows with this share of their codes drawn anew under the prior, given all others: of several draws from
-        left to right, one by how probable it makes the codes that stay (sampling-importance resampling, Rubin, 1987).
+        left to right, one by its importance weight (sampling-importance resampling, Rubin, 1987).
         """
         u_BMT = uniform_BN[:, 1:].view(len(code_B), 1 + VARY_DRAWS, -1)[:, :, : codes_BT.shape[1]]
         moved_BT = u_BMT[:, 0] < share
@@ -133,7 +133,7 @@ class CodeFamily(TextFamily):
             prior.resample(codes_BT, code_B, moved_BT, u_BMT[:, 1 + draw], choice, label_B)
             for draw in range(VARY_DRAWS)
         ]
-        weight_BM = torch.stack([-kept_nats_B for _, kept_nats_B in draws], dim=1).softmax(1)
+        weight_BM = torch.stack([-weight_nats_B for _, weight_nats_B in draws], dim=1).softmax(1)
         chosen_B = ops.inverse_cdf(weight_BM, uniform_BN[:, 0])
         codes_BMT = torch.stack([drawn_BT for drawn_BT, _ in draws], dim=1)
         return self.code_latents(codes_BMT[torch.arange(len(code_B), device=code_B.device), chosen_B], code_B)

@@ -28,7 +28,7 @@ class CandidateMaker:
         self.most_nats_per_token = most_nats_per_token
 
     def __call__(self, ids: Sequence[int]) -> pa.Table:
-        """The schema `candidates/1`, in the order of the ids."""
+        """The schema `candidates/2`, in the order of the ids."""
         samples = self.model.sample_ids(ids, seed=self.spec.seed, sampling=self.spec.sampling)
         columns = self._columns(samples)
         masks = flag_rows(columns, self.spec.filters)
@@ -49,7 +49,7 @@ class CandidateMaker:
             "text_hash": columns.hash_N,
             "band_hashes": columns.band_NB.tolist(),
         }
-        return pa.Table.from_pydict(table, schema=SCHEMAS["candidates/1"])
+        return pa.Table.from_pydict(table, schema=SCHEMAS["candidates/2"])
 
     def _columns(self, samples: Samples) -> Columns:
         words = [row[:-1] if row and row[-1] == EOS_ID else row for row in samples.tokens]

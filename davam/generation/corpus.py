@@ -259,8 +259,8 @@ class Corpus:
                 yield self._hashes[uri]
 
     def _rows(self, kept: pa.Table) -> pa.Table:
-        """Rows of the schema `generated/1`, with where they come from."""
-        schema, count = SCHEMAS["generated/1"], kept.num_rows
+        """Rows of the schema `generated/2`, with where they come from."""
+        schema, count = SCHEMAS["generated/2"], kept.num_rows
         said = {
             "seed": pa.array([self.identity["spec"]["seed"]] * count, pa.int64()),
             "model_sha256": pa.array([self.identity["model_sha256"]] * count, pa.string()),

@@ -37,7 +37,7 @@ def rows_of(folder: Path) -> pa.Table:
 
 def test_rows_are_whole_and_say_where_they_come_from(corpus: Path, built: Built) -> None:
     table = rows_of(corpus)
-    check(table.schema, "generated/1", "the corpus")
+    check(table.schema, "generated/2", "the corpus")
     assert table.num_rows == 900 == read_summary(str(corpus)).rows
     texts = [normalized(text) for text in table["text"].to_pylist()]
     assert len(set(texts)) == 900
@@ -96,4 +96,4 @@ def test_a_filter_that_rejects_everything_stops_and_is_named(model: str, tmp_pat
     assert done.returncode == 1
     assert "candidates stay, and" in done.stderr
     assert "are dropped as `too_short`: loosen its threshold, or leave it out of filters.drop" in done.stderr
-    assert SCHEMAS["generated/1"].metadata == {b"davam.schema": b"generated/1"}
+    assert SCHEMAS["generated/2"].metadata == {b"davam.schema": b"generated/2"}

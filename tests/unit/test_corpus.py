@@ -40,7 +40,7 @@ def candidates(first: int, stop: int) -> pa.Table:
             "text_hash": word_N.astype(np.uint64),
             "band_hashes": [[1000 * b + int(w) // 2 + (int(w) % 3 if b else 0) for b in range(BANDS)] for w in word_N],
         },
-        schema=SCHEMAS["candidates/1"],
+        schema=SCHEMAS["candidates/2"],
     )
 
 
@@ -83,7 +83,7 @@ def by_hand(rows: int, drop: list[str]) -> list[int]:
 def test_what_stays_does_not_depend_on_the_ranges(drop: list[str], rows: int, most: int, tmp_path: Path) -> None:
     table = generated(tmp_path, rows, most, drop=drop)
     assert table["id"].to_pylist() == by_hand(rows, drop)
-    assert table.schema.equals(SCHEMAS["generated/1"])
+    assert table.schema.equals(SCHEMAS["generated/2"])
     summary = read_summary(str(tmp_path))
     assert summary.rows == rows == table.num_rows
     assert rows + sum(summary.dropped.values()) <= summary.candidates

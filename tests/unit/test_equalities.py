@@ -1,7 +1,6 @@
 """Equalities that must hold exactly: padding, batches, evaluation, resumption, cached sampling."""
 
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +119,7 @@ def test_sampled_nats_are_those_of_the_sequence(config: PixelCnnConfig | LstmPri
 
 
 @pytest.mark.parametrize("config", PRIORS, ids=lambda config: f"{config.kind}{config.layers}")
-def test_nats_of_codes_that_stay_and_that_are_drawn_anew_are_those_of_the_sequence(
+def test_nats_of_codes_that_stay_are_those_of_the_sequence(
     config: PixelCnnConfig | LstmPriorConfig,
 ) -> None:
     prior, random = build_prior(config, CODES), torch.Generator().manual_seed(4)
@@ -129,42 +128,45 @@ def test_nats_of_codes_that_stay_and_that_are_drawn_anew_are_those_of_the_sequen
     u_BT = torch.rand(32, 9, generator=random)
     for share in (0.0, 0.4, 1.0):
         moved_BT = torch.rand(32, 9, generator=random) < share
-        drawn_BT, kept_B = prior.resample(codes_BT, length_B, moved_BT, u_BT)
+        drawn_BT, weight_B = prior.resample(codes_BT, length_B, moved_BT, u_BT)
         assert torch.equal(drawn_BT[~moved_BT], codes_BT[~moved_BT])
         target_BS = with_end_code(drawn_BT, length_B, CODES)
         with torch.no_grad():
-            nats_BS = -prior.logits(prior.inputs(target_BS), None).log_softmax(-1).gather(2, target_BS[..., None])
+            log_p_BSK = prior.logits(prior.inputs(target_BS), None).log_softmax(-1)
+        nats_BT = -log_p_BSK.gather(2, target_BS[..., None])[:, :9, 0]
+        proposal_nats_BT = nats_BT + torch.log1p(-log_p_BSK[:, :9, CODES].exp())
         real_BT = torch.arange(9) < length_B[:, None]
-        moved_nats_B = (nats_BS[:, :9, 0] * (moved_BT & real_BT)).sum(1)
-        assert torch.allclose(kept_B + moved_nats_B, prior.nll(target_BS, length_B + 1), rtol=1e-4)
+        proposal_nats_B = (proposal_nats_BT * (moved_BT & real_BT)).sum(1)
+        assert torch.allclose(weight_B + proposal_nats_B, prior.nll(target_BS, length_B + 1), rtol=1e-4)
 
 
 def test_a_variation_is_drawn_given_what_comes_after_it() -> None:
     torch.manual_seed(0)
-    model = spread_codebook(small_davam(codebook_size=3))
-    prior = build_prior(LstmPriorConfig(embed_dim=4, hidden_dim=8, dropout=0), 3).eval()
+    size = 3
+    model = spread_codebook(small_davam(codebook_size=size))
+    prior = build_prior(LstmPriorConfig(embed_dim=4, hidden_dim=8, dropout=0), size).eval()
     for weight in prior.parameters():
-        weight.data *= 6  # far from independent codes
-    rows = 6000
-    u_BN = torch.rand(rows, model.vary_width, generator=torch.Generator().manual_seed(1))
-    u_BN[:, 1 : 1 + WIDEST] = torch.arange(WIDEST)  # the first code is under the share, the others above it
-    codes_BT, length_B = torch.tensor([[0, 2]]).repeat(rows, 1), torch.full((rows,), 2)
+        weight.data *= 6  # far from independent codes and ends
+    rows, random = 40_000, torch.Generator().manual_seed(1)
+    u_BN = torch.rand(rows, model.vary_width, generator=random)
+    u_BN[:, 1 : 1 + WIDEST] = (torch.arange(WIDEST) >= 2).float()  # the first two codes are under the share
+    codes_BT, length_B = torch.tensor([[0, 0, 2]]).repeat(rows, 1), torch.full((rows,), 3)
     latents = model.varied(codes_BT, length_B, 0.5, u_BN, prior, ANCESTRAL, None)
     assert latents.codes_BT is not None
-    assert bool((latents.codes_BT[:, 1] == 2).all())
-    found_K = torch.bincount(latents.codes_BT[:, 0], minlength=3) / rows
-    pairs = torch.tensor([[first, 2, 3] for first in range(3)])
+    assert bool((latents.codes_BT[:, 2] == 2).all())
+    found_P = torch.bincount(latents.codes_BT[:, 0] * size + latents.codes_BT[:, 1], minlength=size**2) / rows
+    pairs = torch.tensor([[first, second, 2, size] for first in range(size) for second in range(size)])
     with torch.no_grad():
-        given_K = (-prior.nll(pairs, torch.full((3,), 3))).softmax(0)
-        proposal_K = prior.logits(prior.inputs(pairs[:1]), None)[0, 0, :3].softmax(0)
-    # What so many draws give, by enumeration: near p(first | second), which ever more of them would give.
-    expected_K = torch.zeros(3)
-    for draws in product(range(3), repeat=VARY_DRAWS):
-        count_K = torch.bincount(torch.tensor(draws), minlength=3)
-        weight_K = count_K * given_K / proposal_K
-        expected_K += proposal_K[list(draws)].prod() * weight_K / weight_K.sum()
-    assert (found_K - expected_K).abs().max() < 4 * (0.25 / rows) ** 0.5
-    assert (expected_K - given_K).abs().max() < 0.4 * (proposal_K - given_K).abs().max()
+        given_P = (-prior.nll(pairs, torch.full((size**2,), 4))).double().softmax(0)
+        log_p_PSK = prior.logits(prior.inputs(pairs), None)[..., :size].double().log_softmax(-1)
+    proposal_P = log_p_PSK[:, :2].gather(2, pairs[:, :2, None]).sum((1, 2)).exp()
+    # What so many draws give, by chance: near p(first two | third), which ever more of them would give.
+    draws_XM = torch.multinomial(proposal_P.repeat(200_000, 1), VARY_DRAWS, replacement=True, generator=random)
+    weight_XM = (given_P / proposal_P)[draws_XM]
+    share_XM = weight_XM / weight_XM.sum(1, keepdim=True)
+    expected_P = torch.zeros(size**2).double().index_add_(0, draws_XM.flatten(), share_XM.flatten()) / 200_000
+    assert (found_P - expected_P).abs().max() < 4 * (0.25 / rows) ** 0.5
+    assert (expected_P - given_P).abs().sum() < 0.5 * (proposal_P - given_P).abs().sum()
 
 
 def test_the_probabilities_of_all_sequences_sum_to_one() -> None:

@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import ValidationError
 
 import davam
+from davam import config
 from davam.cli import main
 from davam.data import grammar
 from davam.data.batches import Rows, take_slice
@@ -42,14 +44,18 @@ def model(request: pytest.FixtureRequest) -> davam.TextModel:
 
 
 def test_numbers_follow_the_names() -> None:
-    known = Labels.counted({"b": 1, "a": 2}, "class")
+    known = Labels.counted({"train": {"b": 1, "a": 2}, "valid": {"b": 1}}, "class")
     assert known.names == ("a", "b")
     assert known.numbers(["b", "a", "b"]) == [1, 0, 1]
     assert not NO_LABELS
     with pytest.raises(DataError, match="label 'c': no training row has it; there are a, b"):
         known.numbers(["a", "c"])
     with pytest.raises(DataError, match=r"data\.label_column=id has 1,001 values, and 1,000 at most are labels"):
-        Labels.counted(dict.fromkeys(map(str, range(MOST_LABELS + 1)), 1), "id")
+        Labels.counted({"train": dict.fromkeys(map(str, range(MOST_LABELS + 1)), 1)}, "data.label_column=id")
+    with pytest.raises(
+        DataError, match="class: 3 rows of the test split have the label 'c', and no training row has it"
+    ):
+        Labels.counted({"train": {"a": 1}, "valid": {"a": 2}, "test": {"a": 1, "c": 3}}, "class")
 
 
 def test_a_mix_has_its_shares() -> None:
@@ -57,9 +63,19 @@ def test_a_mix_has_its_shares() -> None:
     assert Counter(KNOWN.drawn(KNOWN.shares(None), uniforms)) == {"a": 750, "b": 250}
     assert Counter(KNOWN.drawn(KNOWN.shares("balanced"), uniforms)) == {"a": 500, "b": 500}
     assert Counter(KNOWN.drawn(KNOWN.shares({"b": 1, "a": 4}), uniforms)) == {"a": 800, "b": 200}
+    assert KNOWN.shares({"b": 1, "a": 4}) == {"a": 4, "b": 1} == KNOWN.shares({"a": 4, "b": 1})
+    assert list(KNOWN.shares({"b": 1, "a": 4})) == ["a", "b"]  # the order decides which row gets which
     assert KNOWN.drawn({"a": 1.0}, [0.0, 0.999999, 1.0]) == ["a"] * 3
     with pytest.raises(DataError, match="label 'z'"):
         KNOWN.shares({"z": 1})
+
+
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"kinds": [1], "text": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"no column 'kind'; it has kinds, text; did you mean --labels=kinds\?"):
+        read_all(str(tmp_path), Columns("text", "kind", label_key="--labels"))
+    with pytest.raises(DataError, match=r"data\.label_column=text is the column of the text; give another"):
+        read_all(str(tmp_path), Columns("text", "text"))
 
 
 def read_all(folder: str, columns: Columns) -> list[dict[str, Any]]:
@@ -85,11 +101,17 @@ def test_labels_of_files(tmp_path: Path) -> None:
         ("a.txt", "one", "a.txt: lines of text have no data.label_column; give JSONL or Parquet"),
         (
             "a.jsonl",
-            '{"text": "one", "kinds": 1}',
-            "no column 'kind'; it has text, kinds; did you mean data.label_column=",
+            '{"text": "one", "kind": ""}',
+            "byte 0, 'kind': no label; every row needs one: label it, or leave it",
         ),
-        ("a.jsonl", '{"text": "one", "kind": ""}', "byte 0: the label 'kind' is empty; every row needs one: label it"),
-        ("a.jsonl", '{"text": "one", "kind": 0.5}', "byte 0: the label 'kind' is float, not text; every row needs one"),
+        ("a.jsonl", '{"text": "one"}', "byte 0, 'kind': no label; every row needs one"),
+        (
+            "a.jsonl",
+            '{"text": "one", "kind": 0.5}',
+            "'kind': the label is 0.5, which is no class; make the column whole",
+        ),
+        ("a.jsonl", '{"text": "one", "kind": [1]}', "byte 0, 'kind' is list, not text"),
+        ("a.jsonl", '{"text": "one", "kind": "\\ud800"}', "'kind': half of a surrogate pair at character 0; repair"),
     ],
 )
 def test_files_without_labels_are_refused(name: str, content: str, message: str, tmp_path: Path) -> None:
@@ -153,6 +175,8 @@ def test_what_is_refused(model: davam.TextModel, tmp_path: Path, capsys: pytest.
         model.sample(1, sampling=Sampling(labels={"green": 1}))
     with pytest.raises(DataError, match="2 labels for 1 texts"):
         davam.fit(["a"], labels=["b", "c"])
+    with pytest.raises(DataError, match=r"labels\[1\]: no label; every row needs one"):
+        davam.fit(["a", "b"], labels=["b", ""])
     model.save(tmp_path)
     assert main(["reconstruct", "--model", str(tmp_path), "red x 1"]) == 2
     assert "this model needs a label for every text" in capsys.readouterr().err
@@ -175,6 +199,8 @@ def test_codes_and_variations_take_labels(model: davam.TextModel) -> None:
     assert model.vary(texts[1:], 5, share=1.0, labels=labels[1:], ids=[1])[0][:3] == varied[1]
     with pytest.raises(DataError, match="this model needs a label"):
         model.decode(codes)
+    with pytest.raises(DataError, match=r"sampling\.labels: a variation has the label of its text; give labels"):
+        model.vary(texts, 1, labels=labels, sampling=Sampling(labels="balanced"))
 
 
 def test_a_model_without_labels_takes_none() -> None:
@@ -184,6 +210,21 @@ def test_a_model_without_labels_takes_none() -> None:
         model.score(["red x"], labels=["red"])
     with pytest.raises(DataError, match="this model was trained without labels"):
         model.sample(1, sampling=Sampling(labels="balanced"))
+
+
+def test_shares_of_a_mix_are_checked() -> None:
+    assert Sampling.model_validate({"labels": {0: 3, True: 1}}).labels == {"0": 3, "True": 1}
+    for wrong in ("banana", {}, {"a": 0}, {"a": "b"}, ["a"]):
+        with pytest.raises(ValidationError, match="give `balanced`, or a share above 0 for each label"):
+            Sampling.model_validate({"labels": wrong})
+    asked = config.merge([{"sampling": {"labels": {"joy": 1.0, "kind": 1.0}}}], ["sampling.labels.kind=3"])
+    assert asked == {"sampling": {"labels": {"joy": 1.0, "kind": 3}}}
+
+
+def test_blank_texts_are_left_out_whatever_the_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
+    changes = [*SMALL, "tokenizer.kind=bpe", "tokenizer.vocab_size=300", "model.codebook_size=8"]
+    davam.fit([*TEXTS[:200], *["   "] * 70], davam.load_recipe(["recommended", "tiny", "brief"], changes))
+    assert "left out 70 blank or too long texts" in capsys.readouterr().err
 
 
 def test_categories_of_the_grammar_are_exact() -> None:

@@ -28,12 +28,12 @@ COLUMNS = {
         "reconstruction",
         "tokens_matched",
     ],
-    "candidates/1": [
+    "candidates/2": [
         *DRAWN,
         "text_hash",
         "band_hashes",
     ],
-    "generated/1": [
+    "generated/2": [
         *DRAWN,
         *ORIGIN,
     ],

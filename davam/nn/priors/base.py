@@ -81,24 +81,28 @@ class Prior(nn.Module, ABC):
         label_B: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The codes with those at the moved positions drawn anew, each given all codes before it and never the end; and
-        the nats of what was not moved, the end included, given the codes before it. (codes_BT, kept_nats_B)
+        -ln of how probable the sequence is against its chance of being drawn. (codes_BT, weight_nats_B)
 
-        A draw weighed by exp(-kept_nats) is one from p(moved | kept).
+        An ancestral draw that is weighed by exp(-weight_nats) is one from p(moved | kept): the weight is the
+        probability of what stays, the end included, times that of no end at each moved position, where it was barred.
         """
         width = codes_BT.shape[1]
         target_BS = F.pad(codes_BT, (0, 1)).scatter(1, length_B[:, None], self.end_code)
         moved_BS = F.pad(moved_BT, (0, 1)) & ops.length_mask(length_B, width + 1)
         kept_BS = ~moved_BS & ops.length_mask(length_B + 1, width + 1)
         code_B, cache = torch.full_like(length_B, self.end_code), self.start(len(codes_BT))
-        columns, kept_nats = [], []
+        columns, weight_nats = [], []
         for t in range(width + 1):
             logits_BK, cache = self._next(code_B, cache, label_B)
-            kept_nats.append(F.cross_entropy(logits_BK.float(), target_BS[:, t], reduction="none") * kept_BS[:, t])
+            log_p_BK = logits_BK.float().log_softmax(1)
+            kept_nats_B = -log_p_BK.gather(1, target_BS[:, t : t + 1])[:, 0] * kept_BS[:, t]
+            no_end_nats_B = -torch.log1p(-log_p_BK[:, self.end_code].exp()) * moved_BS[:, t]
+            weight_nats.append(kept_nats_B + no_end_nats_B)
             if t < width:
                 drawn_B, _ = draw(logits_BK, uniform_BT[:, t], choice, (self.end_code,))
                 code_B = torch.where(moved_BS[:, t], drawn_B, codes_BT[:, t])
                 columns.append(code_B)
-        return torch.stack(columns, dim=1), torch.stack(kept_nats).sum(0)
+        return torch.stack(columns, dim=1), torch.stack(weight_nats).sum(0)
 
     @torch.no_grad()
     def sample(
