@@ -20,7 +20,7 @@ DEFAULT_BPE_SIZE = 8_000
 SPLITS = ("train", "valid", "test")
 
 
-def uses(recipe: Recipe) -> dict[str, object]:
+def uses(recipe: Recipe) -> dict[str, Any]:
     """The data's settings without its location (the content's digest stands for that), and the tokenizer's."""
     # A corpus without labels is what it was before there were any.
     unused = {"root", "train", "valid", "test"} | (set() if recipe.data.label_column else {"label_column"})

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -144,3 +144,22 @@ def test_what_is_local_and_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert fs.absolute("s3://bucket/store/") == "s3://bucket/store"
     assert [fs.is_local(uri) for uri in ("a", "/a", "file:///a", "s3://a", "memory://a")] == [True] * 3 + [False] * 2
     assert fs.join("s3://bucket/", "a", "b") == "s3://bucket/a/b"
+
+
+@pytest.mark.parametrize("delete", [fs.delete_file, fs.delete_folder])
+def test_what_cannot_be_deleted_is_said(
+    delete: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stays").mkdir()
+
+    class Silent:
+        """A store that refuses without a word."""
+
+        def delete_file(self, path: str) -> None:
+            """Nothing happens."""
+
+        delete_dir = delete_file
+
+    monkeypatch.setattr(fs, "resolve_without_markers", lambda uri: (Silent(), uri))
+    with pytest.raises(ArtifactError, match=r"cannot delete .*stays: it is still there; check permissions"):
+        delete(str(tmp_path / "stays"))
