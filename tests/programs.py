@@ -1,12 +1,15 @@
 """The programs as their users run them: real Ray, a small recipe of the embedded corpus."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -39,14 +42,35 @@ def actions(stderr: str) -> dict[str, str]:
     return {line[0]: line[1] for line in words if len(line) > 2 and line[0] in STAGES and line[1] in ("skip", "build")}
 
 
-def killed(script: str, arguments: Sequence[str], when: Callable[[], object], wait_s: float = 200) -> None:
-    """Starts the program, and kills it as soon as that holds. Fails when it ends or stands still before."""
+def started(script: str, arguments: Sequence[str], until: Callable[[], object]) -> subprocess.Popen[str]:
+    """The program in the background, as soon as that holds. Fails when it ends or stands still before."""
     command = [sys.executable, f"pipelines/{script}.py", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + wait_s
-    while not when():
+    deadline = time.monotonic() + 200
+    while not until():
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "it was too slow to be killed in the middle"
+        assert time.monotonic() < deadline, "it was too slow to be seen in the middle of its work"
         time.sleep(0.05)
+    return process
+
+
+def killed(script: str, arguments: Sequence[str], when: Callable[[], object]) -> None:
+    """Starts the program, and kills it as soon as that holds."""
+    process = started(script, arguments, when)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
+
+
+def kill_actor(driver: int, moment: random.Random) -> bool:
+    """Kills one of the program's model actors, if there is one now."""
+    actors = [child for child in _children(driver) if "MapWorker" in child.name()]
+    if actors:
+        os.kill(moment.choice(actors).pid, signal.SIGKILL)
+    return bool(actors)
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []

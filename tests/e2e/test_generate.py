@@ -1,5 +1,6 @@
 """Large corpora as their user makes them: the same rows however they are made, and errors that say what to do."""
 
+import random
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import davam
 from davam.data.schemas import SCHEMAS, check
 from davam.generation.corpus import read_corpus, read_summary
 from davam.quality.text import normalized
-from tests.programs import killed, run
+from tests.programs import kill_actor, killed, run, started
 
 DROP = ("filters.drop=[repetitive,copy,duplicate]", "filters.max_repeated_share=0.05")
 Built = tuple[Path, subprocess.CompletedProcess[str]]
@@ -64,6 +65,15 @@ def test_workers_ranges_growth_and_a_killed_driver_change_nothing(corpus: Path, 
         assert done.returncode == 0, done.stderr
     assert rows_of(tmp_path).equals(rows_of(corpus))
     assert run(*arguments, "--rows", "900", script="generate").returncode == 0
+    assert rows_of(tmp_path).equals(rows_of(corpus))
+
+
+def test_a_killed_actor_changes_nothing(corpus: Path, model: str, tmp_path: Path) -> None:
+    arguments = ["--model", model, "--store", str(tmp_path), "--rows", "900", "--workers", "2", *DROP]
+    process = started("generate", arguments, lambda: list(tmp_path.glob("pending/*/candidates/*.parquet")))
+    assert kill_actor(process.pid, random.Random(0))
+    _, talk = process.communicate(timeout=200)
+    assert process.returncode == 0, talk
     assert rows_of(tmp_path).equals(rows_of(corpus))
 
 

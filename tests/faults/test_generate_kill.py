@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pytest
 from ray.cluster_utils import Cluster
@@ -17,7 +16,7 @@ from ray.cluster_utils import Cluster
 import davam
 from davam.data import grammar
 from davam.generation.corpus import read_corpus
-from tests.programs import ROOT
+from tests.programs import ROOT, kill_actor
 
 ROWS, ROUNDS = 6_000, 20
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3_000)]
@@ -87,22 +86,6 @@ def test_an_actor(model: Path, unbroken: pa.Table, tmp_path: Path) -> None:
         finish(process)
         check(store, unbroken)
     assert killed > ROUNDS // 2
-
-
-def kill_actor(driver: int, moment: random.Random) -> bool:
-    """Kills one of the program's model actors, if there is one now."""
-    actors = [child for child in children(driver) if "MapWorker" in child.name() or "Candidates" in child.name()]
-    if actors:
-        os.kill(moment.choice(actors).pid, signal.SIGKILL)
-    return bool(actors)
-
-
-def children(pid: int) -> list[psutil.Process]:
-    """All processes below this one."""
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
 
 
 @pytest.fixture
