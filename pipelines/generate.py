@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from davam import config
-from davam.api import load, model_folder
+from davam.api import load
 from davam.cli import print_lines
 from davam.data import fs
-from davam.data.artifacts import Store, folder_digest
+from davam.data.artifacts import Store
 from davam.errors import ArtifactError, ConfigError
 from davam.generation.card import dataset_card
 from davam.generation.corpus import Corpus, Range, Summary, next_range, read_corpus
@@ -33,7 +33,8 @@ from davam.generation.spec import Spec
 from davam.generation.training_text import TrainingText, text_at, text_of
 from davam.quality.checks import COPY_FLAGS
 from davam.recipe import Execution
-from pipelines.stage import absolute, add_execution, connect, execution_of, guarded, say
+from pipelines.model import open_model
+from pipelines.stage import add_execution, connect, execution_of, guarded, say
 
 MOST_ROWS = 10**10
 PROBE_ROWS, SHOWN = 1_000, 5
@@ -41,7 +42,6 @@ LEAST_ROW_BYTES = 50  # a short sentence with its codes, compressed
 RANGE_ROWS_PER_WORKER = 250_000
 MOST_RANGE_ROWS = 4_000_000  # the driver judges a range as a whole
 PRICES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster", "prices.yaml")
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -149,15 +149,6 @@ def source_of(order: Order) -> Any:
     from cluster import generation
 
     return generation.source_of(order.model_uri, order.spec, None if order.text is None else order.text.index)
-
-
-def open_model(uri: str, expected_sha256: str | None) -> tuple[str, str]:
-    """The model's own URI and its digest. Raises ConfigError when the digest is not the expected one."""
-    folder = model_folder(uri)
-    digest = folder_digest(folder, MODEL_FILES)
-    if expected_sha256 is not None and not digest.startswith(expected_sha256):
-        raise ConfigError(f"--model {uri} has the digest {digest}, not {expected_sha256}; it is another model")
-    return absolute(uri), digest
 
 
 def training_text(given: str, model_uri: str, spec: Spec) -> TrainingText | None:

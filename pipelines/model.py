@@ -1,10 +1,15 @@
-"""Which stage ends with the complete model: a family without codes has no prior, and so no second stage."""
+"""Which stage ends with the complete model: a family without codes has no prior, and so no second stage. And the model
+that a user names."""
 
-from davam.data.artifacts import Manifest
+from davam.api import model_folder
+from davam.data.artifacts import Manifest, folder_digest
+from davam.errors import ConfigError
 from davam.recipe import Recipe
-from pipelines.stage import Run, Stage
+from pipelines.stage import Run, Stage, absolute
 from pipelines.stage_one import STAGE_ONE
 from pipelines.stage_two import STAGE_TWO
+
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 def model_stage(recipe: Recipe) -> Stage:
@@ -16,3 +21,12 @@ def model_uri(run: Run, inputs: dict[str, Manifest]) -> str:
     """The URI of the complete model among a stage's inputs."""
     stage = model_stage(run.recipe).name
     return run.store.artifact_uri(stage, inputs[stage].fingerprint)
+
+
+def open_model(uri: str, expected_sha256: str | None) -> tuple[str, str]:
+    """The model's own URI and its digest. Raises ConfigError when the digest is not the expected one."""
+    folder = model_folder(uri)
+    digest = folder_digest(folder, MODEL_FILES)
+    if expected_sha256 is not None and not digest.startswith(expected_sha256):
+        raise ConfigError(f"--model {uri} has the digest {digest}, not {expected_sha256}; it is another model")
+    return absolute(uri), digest

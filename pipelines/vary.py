@@ -19,7 +19,7 @@ from davam.data.artifacts import Attempt, Manifest, Store, fingerprint, provenan
 from davam.errors import DataError
 from davam.generation.spec import Variation
 from davam.recipe import Execution
-from pipelines.generate import open_model
+from pipelines.model import open_model
 from pipelines.stage import add_execution, connect, execution_of, guarded, say
 
 STAGE, VERSION = "vary", 1

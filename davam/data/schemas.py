@@ -12,9 +12,9 @@ def _schema(name: str, **columns: pa.DataType) -> pa.Schema:
 
 _INTS = pa.list_(pa.int32())
 _FLOATS = pa.list_(pa.float32())
+_ORIGIN = {"seed": pa.int64(), "model_sha256": pa.string(), "spec_sha256": pa.string(), "is_synthetic": pa.bool_()}
 # label is empty without labels; tokens is their number without the end; copied_tokens the longest run that one training
 # text has too
-_ORIGIN = {"seed": pa.int64(), "model_sha256": pa.string(), "spec_sha256": pa.string(), "is_synthetic": pa.bool_()}
 _DRAWN = {
     "id": pa.int64(),
     "text": pa.string(),

@@ -200,8 +200,8 @@ def _torn(uri: str, error: Exception) -> DataError:
 
 def _no_column(where: str, wanted: str, there: Sequence[str], columns: Columns) -> str:
     near = difflib.get_close_matches(wanted, there, n=1)
-    key = columns.text_key if wanted == columns.text else columns.label_key
-    hint = f"; did you mean {key}={near[0]}?" if near else f"; set {key}"
+    key, other = (columns.text_key, "") if wanted == columns.text else (columns.label_key, ", or leave the row out")
+    hint = f"; did you mean {key}={near[0]}?" if near else f"; set {key}{other}"
     return f"{where}: no column {wanted!r}; it has {', '.join(there) or 'none'}{hint}"
 
 
@@ -280,4 +280,6 @@ def _row(place: int, values: Mapping[str, Any], where: str, columns: Columns) ->
     text = "" if value is None else as_text(value, where)
     if columns.label is None or not text.strip():
         return place, text, ""
-    return place, text, as_label(values.get(columns.label), f"{where}, {columns.label!r}")
+    if columns.label not in values:
+        raise DataError(_no_column(where, columns.label, list(values), columns))
+    return place, text, as_label(values[columns.label], f"{where}, {columns.label!r}")

@@ -104,7 +104,12 @@ def test_labels_of_files(tmp_path: Path) -> None:
             '{"text": "one", "kind": ""}',
             "byte 0, 'kind': no label; every row needs one: label it, or leave it",
         ),
-        ("a.jsonl", '{"text": "one"}', "byte 0, 'kind': no label; every row needs one"),
+        (
+            "a.jsonl",
+            '{"text": "one"}',
+            "byte 0: no column 'kind'; it has text; set data.label_column, or leave the row",
+        ),
+        ("a.jsonl", '{"text": "one", "kinds": 1}', "it has text, kinds; did you mean data.label_column=kinds?"),
         (
             "a.jsonl",
             '{"text": "one", "kind": 0.5}',
