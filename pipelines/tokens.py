@@ -17,7 +17,6 @@ from davam.recipe import FileData, GrammarData, Recipe
 from pipelines.stage import Built, Run, Stage, main
 
 DEFAULT_BPE_SIZE = 8_000
-SPLITS = ("train", "valid", "test")
 
 
 def uses(recipe: Recipe) -> dict[str, Any]:
@@ -78,7 +77,7 @@ def grammar_rows(data: GrammarData) -> pa.Table:
     """The embedded corpus as rows id, text, split: one stream of sentences, cut in three."""
     wanted = {"train": data.train_rows, "valid": data.valid_rows, "test": data.test_rows}
     texts = grammar.sample_sentences(sum(wanted.values()), seed=0)
-    splits = [name for name in SPLITS for _ in range(wanted[name])]
+    splits = [name for name in source.SPLITS for _ in range(wanted[name])]
     columns = {"id": pa.array(range(len(texts)), pa.int64()), "text": texts, "split": splits}
     labels = {} if data.label_column is None else {"label": [str(grammar.category(text)) for text in texts]}
     return pa.table(columns | labels)
@@ -105,7 +104,7 @@ def _label_rows(attempt: Attempt) -> dict[str, Counter[str]]:
     """How many of the rows that were written have each label, by split."""
     paths = [path for path, _ in fs.list_files(attempt.uri) if path.endswith(".parquet")]
     counted = {}
-    for split in SPLITS:
+    for split in source.SPLITS:
         uris = [fs.join(attempt.uri, path) for path in paths if path.startswith(f"split={split}/")]
         counted[split] = Counter(read_tables(uris, "labels/1", ["label"])["label"].to_pylist())
     return counted
