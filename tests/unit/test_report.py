@@ -11,7 +11,8 @@ from typing import Any
 import matplotlib
 import pytest
 
-from davam.evaluate.report import Curve, Figure, Reconstruction, Report, Sample, StageRow, render, to_json
+from davam.evaluate.charts import Curve
+from davam.evaluate.report import Figure, Reconstruction, Report, Sample, StageRow, render, to_json
 
 HOSTILE = '<script>alert("1")</script> & <b>$x_$'
 Attributes = dict[str, str | None]
@@ -35,7 +36,13 @@ def report() -> Report:
         ],
         curves=[
             Curve("Rec", "epoch", "nats", {"train": [(1, 9.0), (2, 8.0)], "valid": [(1, 9.5), (2, math.nan)]}),
-            Curve("KL", "step", "nats", {"train": [(step, 1 / (step + 1)) for step in range(50)]}),
+            Curve(
+                "KL",
+                "step",
+                "nats",
+                {"train": [(step, 1 / (step + 1)) for step in range(50)]},
+                {"train": [(step, 0.0, 2 / (step + 1)) for step in range(50)]},
+            ),
         ],
         reconstructions=[
             Reconstruction(3, "a dog runs fast", "a cat runs"),
@@ -98,7 +105,7 @@ def with_every_text(report: Report, text: str) -> Report:
             fields = {field.name: replaced(getattr(value, field.name)) for field in dataclasses.fields(value)}
             return dataclasses.replace(value, **fields)
         if isinstance(value, dict):
-            return {text: replaced(next(iter(value.values())))}
+            return dict([(text, replaced(entry)) for entry in value.values()][:1])
         return [replaced(entry) for entry in value] if isinstance(value, list) else value
 
     changed: Report = replaced(report)
