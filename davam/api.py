@@ -271,6 +271,26 @@ class TextModel:
             varied += self._vary_block([codes[row] for row in rows], identity, label_B, share, seed, sampling)
         return [varied[i * n : (i + 1) * n] for i in range(len(texts))]
 
+    @torch.no_grad()
+    def interpolate(self, first: str, second: str, steps: int = 5, label: str | None = None) -> list[str]:
+        """So many sentences on the way from one text to another through their latents, the rebuilt texts themselves
+        included. A model with labels needs one.
+
+        Raises DataError for fewer than two steps, for texts that the model cannot read, and for a family without
+        latents.
+        """
+        if steps < 2:
+            raise DataError(f"steps={steps}: from one text to another takes at least 2")
+        if not self.core.draw_width:
+            raise DataError(f"a {self.core.kind} has no latents, so there is nothing between two texts")
+        numbers = self._label_numbers(None if label is None else [label] * 2, 2)
+        batch = next(self._batches(Rows.from_lists(range(2), self._tokens([first, second]), numbers)))
+        order_B = torch.from_numpy(np.argsort(batch.index_B)).to(self.device)
+        inferred = self.core.infer(batch)
+        latents = Latents(inferred.latent_BTD[order_B], inferred.length_B[order_B])
+        label_B = self._label_tensor(numbers, [0] * steps)
+        return self.tokenizer.decode(self._likeliest(self.core.between(latents, steps), label_B).tokens_BS.tolist())
+
     def score(self, texts: Sequence[str], importance_draws: int = 0, labels: Sequence[str] | None = None) -> Scores:
         """Rec and KL of each text in nats, its free-running reconstruction, and how many tokens of it are right in
         their place; with draws, the importance-weighted nats of models with a single Gaussian latent. A model with

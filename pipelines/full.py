@@ -12,6 +12,7 @@ from davam.data.artifacts import Manifest
 from davam.recipe import Recipe
 from pipelines.codes import CODES
 from pipelines.evaluate import EVALUATE
+from pipelines.faithfulness import FAITHFULNESS
 from pipelines.model import model_uri
 from pipelines.pretraining import PRETRAINING
 from pipelines.report import REPORT
@@ -28,7 +29,7 @@ def plan(recipe: Recipe) -> list[Stage]:
     """The recipe's stages in order. Some families are pretrained; those without codes have no prior to learn them."""
     pretraining = [] if recipe.pretraining is None else [PRETRAINING]
     prior = [CODES, STAGE_TWO] if recipe.has_codes else []
-    return [TOKENS, *pretraining, STAGE_ONE, *prior, SAMPLES, EVALUATE, REPORT]
+    return [TOKENS, *pretraining, STAGE_ONE, *prior, SAMPLES, EVALUATE, FAITHFULNESS, REPORT]
 
 
 def full(run: Run) -> None:
@@ -37,7 +38,7 @@ def full(run: Run) -> None:
     samples = run.store.read_table(built["samples"], "samples/2").sort_by("id")
     print_lines(samples["text"].to_pylist()[:SAMPLES_SHOWN])
     print()
-    for name, value in sorted(built["evaluate"].metrics.items()):
+    for name, value in sorted((built["evaluate"].metrics | built["faithfulness"].metrics).items()):
         print(f"{name} {value:.6g}")
     print(f"\nmodel  {model_uri(run, built)}\nreport {page_uri(run, built)}")
     print(f"as a cluster job: ray job submit --working-dir . -- python pipelines/full.py {shlex.join(run.arguments)}")

@@ -3,7 +3,9 @@
 import json
 import shlex
 import sys
+import tempfile
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,17 @@ import yaml
 from davam.data import fs, grammar
 from davam.data.artifacts import Attempt, Manifest, short
 from davam.evaluate.charts import Curve
+from davam.evaluate.events import write_events
+from davam.evaluate.faithfulness import from_json
 from davam.evaluate.paper import paper_figures
 from davam.evaluate.report import Figure, Reconstruction, Report, Sample, StageRow, render, to_json
+from davam.evaluate.verdict import decide
 from davam.families.codes import CodebookConfig
+from davam.quality.checks import Filters
 from davam.recipe import GrammarData, Recipe
 from pipelines.codes import CODES
 from pipelines.evaluate import EVALUATE
+from pipelines.faithfulness import FAITHFULNESS
 from pipelines.pretraining import PRETRAINING
 from pipelines.samples import SAMPLES
 from pipelines.stage import Built, Run, Stage, main
@@ -26,7 +33,6 @@ from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
 
 SHOWN_RECONSTRUCTIONS = 8
-SHOWN_SAMPLES = 20
 MEANINGS = {
     "rec_nats": ("nats/sentence", "mean -ln p(x|z) of the test sentences, the end symbol included"),
     "kl_nats_sum": (
@@ -61,13 +67,20 @@ MEANINGS = {
     "sample_entropy_nats": ("nats", "entropy of the samples' words"),
     "sample_dist_1": ("share", "different words over words, all samples as one list"),
     "sample_dist_2": ("share", "different word pairs over word pairs, all samples as one list"),
-    "sample_unk_rate": ("share", "words that are <unk>"),
-    "sample_copies_of_train_rate": ("share", "samples equal to a training sentence"),
+    "sample_unk_rate": ("share", "words of the samples that are <unk>"),
+    "sample_copy_rate": ("share", "samples that are training sentences as a whole"),
+    "sample_near_copy_rate": ("share", "samples that are nearly a training sentence"),
+    "sample_copied_run_rate": (
+        "share",
+        f"samples with over {Filters().max_copied_tokens} tokens in a row from one training sentence",
+    ),
+    "sample_copied_tokens_mean": ("tokens", "mean longest run that a sample shares with a training sentence"),
     "sample_unique_rate": ("share", "different samples"),
     "sample_length_mean_tokens": ("words", "mean length of the samples"),
     "sample_length_std_tokens": ("words", "standard deviation of the samples' lengths"),
     "sample_truncated_rate": ("share", "samples cut at the longest length"),
 }
+TRAININGS = ("pretraining", "stage_one", "stage_two")
 CURVES = (
     ("pretraining", "rec_nats", "Pretraining: reconstruction"),
     ("stage_one", "rec_nats", "Stage one: reconstruction"),
@@ -75,7 +88,6 @@ CURVES = (
     ("stage_one", "code_perplexity", "Stage one: use of the codes"),
     ("stage_two", "kl_nats_sum", "Stage two: cost of the codes"),
 )
-COLLAPSED_NATS = 0.1
 
 
 def uses(recipe: Recipe) -> dict[str, Any]:
@@ -84,16 +96,21 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
-    """Writes `report.html` and `report.json`."""
+    """Writes `report.html`, `report.json` and, for TensorBoard, the events of each training."""
     report = compose(run, inputs)
     fs.write_bytes_atomic(fs.join(attempt.uri, "report.html"), render(report).encode())
     fs.write_bytes_atomic(fs.join(attempt.uri, "report.json"), to_json(report).encode())
+    with tempfile.TemporaryDirectory() as folder:
+        for stage, rows in histories(run, inputs).items():
+            write_events(Path(folder) / stage, rows)
+        fs.upload_folder(folder, fs.join(attempt.uri, "tensorboard"))
     return Built()
 
 
 def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
     """The report's content as plain data."""
-    measures = inputs["evaluate"].metrics
+    measures = inputs["evaluate"].metrics | inputs["faithfulness"].metrics
+    found = from_json(fs.read_bytes(run.store.file_uris(inputs["faithfulness"])[0]))
     scores = run.store.read_table(inputs["evaluate"], "scores/2").sort_by("id")
     samples = run.store.read_table(inputs["samples"], "samples/2").sort_by("id")
     shown = scores.slice(0, SHOWN_RECONSTRUCTIONS).to_pylist()
@@ -101,23 +118,28 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
         title="DAVAM run report",
         subtitle=f"{inputs['tokens'].counts['rows']:,} sentences, {_family(run.recipe)}",
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        verdict=verdict(measures),
+        verdict=decide(measures, None),
+        summary=summary(measures),
         warnings=warnings(measures, inputs, run.recipe),
         figures=figures(measures, run.recipe),
-        curves=curves(run, inputs),
+        curves=curves(histories(run, inputs)),
         reconstructions=[
             Reconstruction(row["id"], row["text"], row["reconstruction"]) for row in shown if row["num_latents"]
         ],
+        interpolations=found.interpolations,
         samples=[
-            Sample(row["id"], row["text"], _note(row["text"], run.recipe))
-            for row in samples.slice(0, SHOWN_SAMPLES).to_pylist()
+            Sample(row.id, row.text, _note(row.text, run.recipe), row.training_text, row.copied_tokens)
+            for row in found.nearest
         ],
         code_usage=code_usage(run, inputs) if run.recipe.has_codes else [],
+        codes=found.codes,
+        sections=[],
         lengths={
             "test sentences": [len(text.split()) for text in scores["text"].to_pylist()],
             "samples": [len(text.split()) for text in samples["text"].to_pylist()],
         },
         stages=[_row(manifest) for manifest in inputs.values()],
+        worker_hours=sum(map(_worker_hours, inputs.values())),
         lineage={name: short(manifest.fingerprint) for name, manifest in inputs.items()},
         recipe_yaml=yaml.safe_dump(run.recipe.plain(), sort_keys=False),
         submit_command=f"ray job submit --working-dir . -- python pipelines/full.py {shlex.join(run.arguments)}",
@@ -127,11 +149,13 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
 def figures(measures: dict[str, float], recipe: Recipe) -> list[Figure]:
     """The measures that have a meaning here, in the order of their table."""
     return [
-        Figure(name, measures[name], *MEANINGS[name], _paper(recipe, name)) for name in MEANINGS if name in measures
+        Figure(name, measures[name], *MEANINGS[name], _paper(recipe, name), measures.get(_of_real_text(name)))
+        for name in MEANINGS
+        if name in measures
     ]
 
 
-def verdict(measures: dict[str, float]) -> str:
+def summary(measures: dict[str, float]) -> str:
     """What the figures say, in one or two sentences."""
     if "ppl_exact" in measures:
         text = f"A perplexity of {measures['ppl_exact']:.2f} per token, exact."
@@ -157,26 +181,28 @@ def warnings(measures: dict[str, float], inputs: dict[str, Manifest], recipe: Re
     if isinstance(recipe.model, CodebookConfig) and measures["codes_used"] < recipe.model.codebook_size:
         size, used = recipe.model.codebook_size, int(measures["codes_used"])
         found.append(f"{size - used} of {size} codes do not occur in the test sentences.")
-    if measures.get("kl_nats_sum", COLLAPSED_NATS) - measures.get("length_nats", 0.0) < COLLAPSED_NATS:
-        found.append("The posterior has collapsed: the latent carries next to nothing about the text.")
     dropped = inputs["tokens"].counts["dropped_blank"] + inputs["tokens"].counts["dropped_too_long"]
     if dropped:
         found.append(f"{dropped} rows were dropped: blank, or longer than {recipe.data.max_tokens} tokens.")
-    if measures["sample_copies_of_train_rate"] > 0.01:
-        found.append(f"{measures['sample_copies_of_train_rate']:.1%} of the samples are copies of training sentences.")
-    if any(value < 1.0 for name, value in measures.items() if name.endswith("_over_floor")):
-        found.append("A valid figure is under the entropy floor: a counting error until proven otherwise.")
     return found
 
 
-def curves(run: Run, inputs: dict[str, Manifest]) -> list[Curve]:
+def histories(run: Run, inputs: dict[str, Manifest]) -> dict[str, list[dict[str, float]]]:
+    """The measures of every epoch of each training stage."""
+    found = {}
+    for stage in TRAININGS:
+        if stage in inputs:
+            artifact_uri = run.store.artifact_uri(stage, inputs[stage].fingerprint)
+            record = json.loads(fs.read_bytes(fs.join(artifact_uri, inputs[stage].attempt, "metrics.json")))
+            found[stage] = record[stage]["history"]
+    return found
+
+
+def curves(histories: dict[str, list[dict[str, float]]]) -> list[Curve]:
     """The measures of each training stage by epoch, on the training and validation rows."""
     drawn = []
     for stage, name, title in CURVES:
-        if stage not in inputs:
-            continue
-        uri = fs.join(run.store.artifact_uri(stage, inputs[stage].fingerprint), inputs[stage].attempt, "metrics.json")
-        history = json.loads(fs.read_bytes(uri))[stage]["history"]
+        history = histories.get(stage, [])
         series = {
             split: [(row["epoch"], row[f"{split}/{name}"]) for row in history if f"{split}/{name}" in row]
             for split in ("train", "valid")
@@ -210,6 +236,15 @@ def _paper(recipe: Recipe, name: str) -> str | None:
     return f"{figures[name]:g}" if name in figures else None
 
 
+def _of_real_text(name: str) -> str:
+    return name.replace("sample_", "test_", 1)
+
+
+def _worker_hours(manifest: Manifest) -> float:
+    # Artifacts that were built before workers were noted count as one worker's.
+    return float(manifest.provenance.get("wall_s", 0.0) * manifest.provenance.get("workers", 1) / 3600)
+
+
 def _row(manifest: Manifest) -> StageRow:
     rows = manifest.counts.get("rows")
     return StageRow(
@@ -226,10 +261,10 @@ def needs(recipe: Recipe) -> tuple[Stage, ...]:
     """All stages before this one."""
     pretraining = () if recipe.pretraining is None else (PRETRAINING,)
     prior = (CODES, STAGE_TWO) if recipe.has_codes else ()
-    return (TOKENS, *pretraining, STAGE_ONE, *prior, SAMPLES, EVALUATE)
+    return (TOKENS, *pretraining, STAGE_ONE, *prior, SAMPLES, EVALUATE, FAITHFULNESS)
 
 
-REPORT = Stage("report", 3, needs, uses, build)
+REPORT = Stage("report", 4, needs, uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(REPORT))

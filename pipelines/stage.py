@@ -96,7 +96,7 @@ def run_stage(stage: Stage, run: Run) -> Manifest:
         inputs=stage.inputs(run.recipe),
         counts=built.counts,
         metrics=built.metrics,
-        provenance=provenance() | {"wall_s": round(wall_s, 2)},
+        provenance=provenance() | {"wall_s": round(wall_s, 2), "workers": run.execution.workers},
     )
     counted = ", ".join(f"{value:,} {name}" for name, value in built.counts.items())
     say(f"{stage.name:<10}  done   {short(identity)}  {wall_s:.1f} s  {counted}")

@@ -26,7 +26,7 @@ SMALL = [
     "stage_two.batch_rows=32",
     "samples.rows=130",
 ]
-STAGES = ["tokens", "stage_one", "codes", "stage_two", "samples", "evaluate", "report"]
+STAGES = ["tokens", "stage_one", "codes", "stage_two", "samples", "evaluate", "faithfulness", "report"]
 
 
 def run(*arguments: str, script: str = "full") -> subprocess.CompletedProcess[str]:

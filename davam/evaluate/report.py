@@ -19,17 +19,22 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from davam.evaluate.charts import SERIES, Chart, Curve, curve_chart, label, legend, number, svg
+from davam.evaluate.code_browser import CodeEntry
+from davam.evaluate.faithfulness import Interpolation
+from davam.evaluate.verdict import Verdict
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number with what it means; `paper` is the value the paper prints for it, if any."""
+    """One number with what it means; `paper` is the value the paper prints for it, and `real` that of unseen real text,
+    if any."""
 
     name: str
     value: float | int | str
     unit: str
     meaning: str
     paper: str | None = None
+    real: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,25 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Sample:
-    """A sampled text with a short remark, such as "copy of training text"; the remark may be empty."""
+    """A sampled text with a short remark, which may be empty, and the training sentence with which it shares its
+    longest run of tokens; no sentence where it shares none."""
 
     id: int
     text: str
     note: str = ""
+    nearest: str = ""
+    copied_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Section:
+    """An experiment beside the run: what it found in words, a table, and its charts."""
+
+    title: str
+    finding: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    curves: Sequence[Curve]
 
 
 @dataclass(frozen=True)
@@ -66,22 +85,28 @@ class StageRow:
 class Report:
     """Everything the page shows, as plain data.
 
-    `code_usage` counts the positions of each code of the codebook; `lengths` holds the lengths in words of
-    the sentences of each source. `created_utc` is ISO 8601.
+    `summary` says the headline figures in words. `code_usage` counts the positions of each code of the codebook, and
+    `codes` says what those that occur stand for; `lengths` holds the lengths in words of the sentences of each source.
+    `created_utc` is ISO 8601; `worker_hours` are of all stages together.
     """
 
     title: str
     subtitle: str
     created_utc: str
-    verdict: str
+    verdict: Verdict
+    summary: str
     warnings: Sequence[str]
     figures: Sequence[Figure]
     curves: Sequence[Curve]
     reconstructions: Sequence[Reconstruction]
+    interpolations: Sequence[Interpolation]
     samples: Sequence[Sample]
     code_usage: Sequence[int]
+    codes: Sequence[CodeEntry]
+    sections: Sequence[Section]
     lengths: Mapping[str, Sequence[int]]
     stages: Sequence[StageRow]
+    worker_hours: float
     lineage: Mapping[str, str]
     recipe_yaml: str
     submit_command: str
@@ -111,7 +136,13 @@ def render(report: Report) -> str:
         reconstructions=[(pair, _compare(pair)) for pair in report.reconstructions],
         codes=_codes_chart(report.code_usage),
         lengths=_lengths_chart(report.lengths),
+        sections=[_drawn(section, f"section{index}") for index, section in enumerate(report.sections)],
     )
+
+
+def _drawn(section: Section, name: str) -> tuple[str, Section, list[Chart]]:
+    """The section with its id on the page and its charts."""
+    return name, section, [curve_chart(curve, f"{name}-{index}") for index, curve in enumerate(section.curves)]
 
 
 def to_json(report: Report) -> str:

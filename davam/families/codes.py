@@ -82,6 +82,11 @@ class CodeFamily(TextFamily):
         word_B = batch.length_B - 1
         return self.code_latents(self.encode(batch.tokens_BS[:, :-1], word_B), self.num_codes(word_B))
 
+    def between(self, latents: Latents, steps: int) -> Latents:
+        """The codes nearest to the points between the two rows' code vectors."""
+        found = super().between(latents, steps)
+        return self.code_latents(self.codebook.lookup(found.latent_BTD), found.length_B)
+
     def row_scores(self, batch: Batch, prior: Prior | None) -> RowScores:
         """Rec given the codes, and their -ln p(z, end): the deterministic posterior's KL to the prior, Eq. (7)."""
         prior = self.require_prior(prior)

@@ -133,6 +133,14 @@ class TextFamily(Trainable):
         """Latents from the prior, one row of uniform numbers a row; with a latent a word, as many as the length asked
         for has words."""
 
+    def between(self, latents: Latents, steps: int) -> Latents:
+        """Latents in so many steps from the first of two rows to the second, both included. A step has as many as lie
+        between, each on the straight line from the first row's at the same share of its length to the second's."""
+        first_TD, second_TD = (latents.latent_BTD[row, : int(latents.length_B[row])] for row in (0, 1))
+        rows = [_blended(first_TD, second_TD, share) for share in torch.linspace(0, 1, steps).tolist()]
+        length_B = torch.tensor([len(row) for row in rows], device=latents.length_B.device)
+        return Latents(nn.utils.rnn.pad_sequence(rows, batch_first=True), length_B)
+
     def init_weights(self, seed: int) -> None:
         """Draw all weights from the seed alone: U(-0.01, 0.01) or by fan-in, embeddings U(-0.1, 0.1)."""
         random = torch.Generator().manual_seed(int(generator(seed, Stream.INIT).integers(2**62)))
@@ -235,3 +243,12 @@ def after_begin(tokens_BS: Tensor) -> Tensor:
 def rounded_up(width: int, widest: int) -> int:
     """The width at the next multiple, but no more than the widest."""
     return min(widest, math.ceil(max(1, width) / WIDTH_MULTIPLE) * WIDTH_MULTIPLE)
+
+
+def _blended(first_TD: Tensor, second_TD: Tensor, share: float) -> Tensor:
+    """A sequence this share of the way from the first to the second."""
+    count = round((1 - share) * len(first_TD) + share * len(second_TD))
+    # The middle of each place, so that both ends of both sequences meet.
+    middle_T = (torch.arange(count, device=first_TD.device) + 0.5) / count
+    at_first_TD, at_second_TD = (rows_TD[(middle_T * len(rows_TD)).long()] for rows_TD in (first_TD, second_TD))
+    return torch.lerp(at_first_TD, at_second_TD, share)

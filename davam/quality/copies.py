@@ -52,16 +52,30 @@ class CopyIndex:
 
     def copied_tokens(self, rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
         """Length in tokens of the longest run that each row shares with one row of the training text, copied_N."""
+        return self.longest_runs(rows)[0]
+
+    def longest_runs(self, rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The length in tokens of the longest run that each row shares with a row of the training text, and the number
+        of that row; the numbers of rows that share nothing mean nothing. copied_N, row_N."""
         token_P, length_N = _joined(rows), np.array([len(row) + 1 for row in rows])
         if not len(self.token_M) or not len(token_P):
-            return np.zeros(len(rows), np.int32)
+            return np.zeros(len(rows), np.int32), np.zeros(len(rows), np.int64)
         width = min(LONGEST, int(length_N.max()))
         blocks = [np.arange(i, min(i + BLOCK, len(token_P))) for i in range(0, len(token_P), BLOCK)]
-        match_P = np.concatenate([self._matches(token_P, start_P, width) for start_P in blocks])
-        return np.maximum.reduceat(match_P, np.cumsum(length_N) - length_N).astype(np.int32)
+        found = [self._matches(token_P, start_P, width) for start_P in blocks]
+        match_P, rank_P = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        # The first of the longest runs: the largest of (length, positions behind it) as one number.
+        behind_P = np.arange(len(match_P))[::-1]
+        key_N = np.maximum.reduceat(match_P * len(match_P) + behind_P, np.cumsum(length_N) - length_N)
+        best_N = len(match_P) - 1 - key_N % len(match_P)
+        row_N = np.searchsorted(np.flatnonzero(self.token_M == _BEYOND), self.suffix_M[rank_P[best_N]])
+        return match_P[best_N].astype(np.int32), row_N
 
-    def _matches(self, token_P: NDArray[np.int32], start_P: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-        """How many tokens from each position on, of at most so many, occur in the training text."""
+    def _matches(
+        self, token_P: NDArray[np.int32], start_P: NDArray[np.int64], width: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many tokens from each position on, of at most so many, occur in the training text, and the rank of the
+        suffix that begins with them; match_P, rank_P."""
         query_PL = _windows(token_P, start_P, width)
         # Binary search of all positions at once for the place of the query among the sorted suffixes: by the first
         # tokens, and then among the suffixes that share those.
@@ -74,7 +88,8 @@ class CopyIndex:
             high_P = np.where(after_P | (low_P >= high_P), high_P, middle_P)
         # The longest match is with one of the place's two neighbours.
         left_P, right_P = np.maximum(low_P - 1, 0), np.minimum(low_P, len(self.suffix_M) - 1)
-        return np.maximum(self._shared(query_PL, left_P), self._shared(query_PL, right_P))
+        left_match_P, right_match_P = self._shared(query_PL, left_P), self._shared(query_PL, right_P)
+        return np.maximum(left_match_P, right_match_P), np.where(left_match_P > right_match_P, left_P, right_P)
 
     def _is_after(self, query_PL: NDArray[np.int32], rank_P: NDArray[np.int64]) -> NDArray[np.bool_]:
         suffix_PL = self._suffixes(rank_P, query_PL.shape[1])

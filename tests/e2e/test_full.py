@@ -62,6 +62,7 @@ def test_an_override_rebuilds_its_descendants_alone(built: tuple[Path, subproces
         "stage_two": "build",
         "samples": "build",
         "evaluate": "build",
+        "faithfulness": "build",
         "report": "build",
     }
     assert "recipe changed: prior.dropout 0.05 -> 0.2" in plan.stdout

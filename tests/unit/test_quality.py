@@ -33,6 +33,9 @@ def test_copied_runs_are_those_of_brute_force(words: int) -> None:
     rows += [training[3], [*training[4], *training[5]], training[7][1:-1], []]
     index = CopyIndex.build(training, ["x"] * len(training))
     assert index.copied_tokens(rows).tolist() == [longest_shared(row, training) for row in rows]
+    length_N, row_N = index.longest_runs(rows)
+    shared = [longest_shared(row, [training[found]]) for row, found in zip(rows, row_N, strict=True)]
+    assert [length for length in shared if length] == [length for length in length_N if length]
 
 
 def test_copied_runs_do_not_cross_training_rows_and_end_at_the_longest() -> None:

@@ -12,7 +12,10 @@ import matplotlib
 import pytest
 
 from davam.evaluate.charts import Curve
-from davam.evaluate.report import Figure, Reconstruction, Report, Sample, StageRow, render, to_json
+from davam.evaluate.code_browser import CodeEntry, Context
+from davam.evaluate.faithfulness import Interpolation
+from davam.evaluate.report import Figure, Reconstruction, Report, Sample, Section, StageRow, render, to_json
+from davam.evaluate.verdict import Verdict
 
 HOSTILE = '<script>alert("1")</script> & <b>$x_$'
 Attributes = dict[str, str | None]
@@ -25,13 +28,15 @@ def report() -> Report:
         title="DAVAM on captions",
         subtitle="preset captions",
         created_utc="2026-03-02T14:05:11Z",
-        verdict="The samples read like captions.",
+        verdict=Verdict("keep", ("No fault was found.",)),
+        summary="The samples read like captions.",
         warnings=["60 of 512 codes never used"],
         figures=[
             Figure("ppl_bound", 48.9, "", "upper bound"),
             Figure("ppl_paper", 2.4012, "", "the paper's formula", "3.52"),
             Figure("rec_nats", 8.46, "nats per sentence", "reconstruction", "10.85"),
             Figure("train_tokens", 929589, "tokens", "size"),
+            Figure("sample_dist_2", 0.31, "share", "different pairs", None, 0.42),
             Figure("ppl_iw", math.inf, "", "importance-weighted"),
         ],
         curves=[
@@ -48,13 +53,25 @@ def report() -> Report:
             Reconstruction(3, "a dog runs fast", "a cat runs"),
             Reconstruction(5, "hi you", "hi you"),
         ],
-        samples=[Sample(0, "a man sits .", "grammatical"), Sample(11, "two dogs .")],
+        interpolations=[Interpolation("a dog runs", "two dogs .", ("a dog runs", "two dog runs", "two dogs ."))],
+        samples=[Sample(0, "a man sits .", "grammatical", "a man sits down .", 3), Sample(11, "two dogs .")],
         code_usage=[5, 0, 90, 1200],
+        codes=[CodeEntry(3, 1200, (("dog", 900), ("cat", 300)), (Context("a big", "dog", "runs"),))],
+        sections=[
+            Section(
+                "Usefulness",
+                "It helps.",
+                ["ratio", "ppl"],
+                [["0", "88.1"], ["1", "80.2"]],
+                [Curve("Perplexity", "ratio", "ppl", {"davam": [(0, 88.1), (1, 80.2)]}, {"davam": [(0, 88, 89)]})],
+            )
+        ],
         lengths={"real": [3, 4, 4, 9], "sampled": [2, 4]},
         stages=[
             StageRow("tokens", "built", "1f0c9a77b2d4", 49199, 4.21, "no artifact"),
             StageRow("codes", "reused", "c0ffee12ab90", None, None, "nothing changed"),
         ],
+        worker_hours=0.25,
         lineage={"code version": "4f2a91c8"},
         recipe_yaml="model:\n  kind: davam\n",
         submit_command="python pipelines/full.py --preset captions",
@@ -152,26 +169,24 @@ def test_all_figures_are_shown_with_their_meaning_and_the_papers_value(report: R
     text = Outline(page).text
     for figure in report.figures:
         assert all(part in text for part in (figure.name, figure.meaning, figure.paper or ""))
-    for shown in ("48.9", "2.401", "8.46", "929,589", "infinite"):
+    for shown in ("0.42", "48.9", "2.401", "8.46", "929,589", "infinite"):
         assert shown in text
 
 
+def cards_of(page: str) -> str:
+    return page.split('<ul class="cards">')[1].split("</ul>")[0]
+
+
 def test_the_bound_and_the_papers_formula_stand_side_by_side(page: str) -> None:
-    cards = [" ".join(Outline(card).text.split()) for card in re.findall(r"<li.*?</li>", page.split("cards")[-1], re.S)]
+    cards = [" ".join(Outline(card).text.split()) for card in re.findall(r"<li.*?</li>", cards_of(page), re.S)]
     assert cards[:2] == ["ppl_bound 48.9 valid upper bound", "ppl_paper 2.401 not a bound paper: 3.52"]
     row = re.search(r'<th role="rowheader" scope="row">ppl_paper.*?</th>', page, re.S)
     assert "not a bound" in row.group()
 
 
 def test_the_order_of_the_page(page: str) -> None:
-    parts = [
-        "The samples read like captions.",
-        "Key figures",
-        "Curves",
-        "Reconstructions",
-        "Samples",
-        "Codes",
-    ]
+    parts = ["Verdict: keep", "No fault was found.", "The samples read like captions.", "Key figures", "Curves"]
+    parts += ["Reconstructions", "Interpolations", "Samples", "Codes", "Usefulness"]
     parts += ["Lengths", "Stages", "Lineage", "Recipe", "To repeat this run"]
     body = Outline(page[: page.index("<nav")] + page[page.index("</nav>") + len("</nav>") :]).text
     places = [body.index(f"{part}\n") for part in parts]
@@ -180,6 +195,15 @@ def test_the_order_of_the_page(page: str) -> None:
 
 def test_texts_say_how_they_were_drawn(page: str) -> None:
     assert Outline(page).text.count("Drawn by fixed ids, not chosen.") == 2
+
+
+def test_samples_stand_beside_their_nearest_training_sentence(page: str) -> None:
+    assert "training, 3 tokens shared: a man sits down ." in " ".join(Outline(page).text.split())
+
+
+def test_codes_are_named_by_their_words_and_contexts(page: str) -> None:
+    text = " ".join(Outline(page).text.split())
+    assert "code 3, 1,200 times dog 75%, cat 25% a big dog runs" in text
 
 
 def test_words_that_were_lost_or_changed_are_marked(page: str) -> None:
@@ -218,6 +242,7 @@ def test_charts_are_described_in_words(page: str) -> None:
         "Rec. train ends at 8; valid ends at 9.5.",
         "KL. train ends at 0.02.",
         "Positions per code, most used first. 3 of 4 codes used, 1 never used.",
+        "Perplexity. davam ends at 80.2.",
         "Sentence lengths. real: mean 5.0 words; sampled: mean 3.0 words.",
     ]
     assert all(attributes["role"] == "img" for attributes in outline.all("svg"))
@@ -237,7 +262,7 @@ def test_semantics(page: str) -> None:
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert len(outline.all("caption")) == len(outline.all("table")) == 2
+    assert len(outline.all("caption")) == len(outline.all("table")) == 3
     assert {attributes["scope"] for attributes in outline.all("th")} == {"row", "col"}
     assert [len(outline.all(tag)) for tag in ("main", "header", "nav", "title")] == [1, 1, 1, 1]
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in outline.all("meta")
@@ -266,7 +291,9 @@ def test_contrast_meets_wcag_aa(page: str, theme: int) -> None:
 
 
 def test_an_empty_report_is_still_a_page() -> None:
-    empty = Report("t", "s", "2026-01-01T00:00:00Z", "v", [], [], [], [], [], [], {}, [], {}, "", "")
+    empty = Report(
+        "t", "s", "2026", Verdict("keep", ()), "v", [], [], [], [], [], [], [], [], [], {}, [], 0.0, {}, "", ""
+    )
     page = render(empty)
     assert not Outline(page).all("svg")
     assert "Warnings" not in page
@@ -285,7 +312,7 @@ def test_empty_curves_are_named_as_such(report: Report, series: dict[str, list[t
 @pytest.mark.parametrize("points", [[(1, 2.0)], [(x, 5.0) for x in range(30)], [(0.1, 1e9), (0.2, 1e-9)]])
 def test_odd_curves_are_drawn(report: Report, points: list[tuple[float, float]]) -> None:
     many = {f"run {index}": points for index in range(9)}
-    page = render(dataclasses.replace(report, curves=[Curve("Rec", "epoch", "nats", many)]))
+    page = render(dataclasses.replace(report, curves=[Curve("Rec", "epoch", "nats", many)], sections=[]))
     assert "run 8 ends at" in page
     assert len(Outline(page).all("svg")) == 3
 

@@ -1,0 +1,60 @@
+"""What a run's figures come to: whether its text is worth adding to the real one, and why."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Decision = Literal["promote", "keep", "do not use"]
+Usefulness = Literal["helps", "no difference seen", "hurts"]
+
+COLLAPSED_NATS = 0.1  # of the latents, under which they carry next to nothing
+COPIES_OVER_REAL, COPIES_BEYOND = 2.0, 0.01  # times the rate of unseen real text, and a share more
+NARROW_SHARE = 0.5  # of the real text's Dist-2
+TRUNCATED_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision, and the reasons for it.
+
+    `promote`: adding this text to the real one has been measured to help. `keep`: nothing speaks against the model,
+    but nothing shows that its text helps. `do not use`: something does speak against it.
+    """
+
+    decision: Decision
+    reasons: tuple[str, ...]
+
+
+def decide(measures: Mapping[str, float], usefulness: Usefulness | None) -> Verdict:
+    """The verdict on a run with these measures; `usefulness` is what the augmentation experiment on the same corpus
+    found for generators that saw no more text than the language model, if it was made."""
+    against = faults(measures)
+    if usefulness == "hurts":
+        against.append("A language model trained with such text added did worse on real text.")
+    if against:
+        return Verdict("do not use", tuple(against))
+    if usefulness == "helps":
+        return Verdict("promote", ("A language model trained with such text added did better on real text.",))
+    if usefulness is None:
+        return Verdict("keep", ("No fault was found, but whether its text helps was not measured (augment.py does).",))
+    return Verdict("keep", ("No fault was found, but adding its text made no difference that could be seen.",))
+
+
+def faults(measures: Mapping[str, float]) -> list[str]:
+    """What speaks against the run by itself."""
+    found = []
+    if any(value < 1 for name, value in measures.items() if name.endswith("_over_floor")):
+        found.append("A valid figure is under the entropy floor: a counting error until proven otherwise.")
+    if measures.get("kl_nats_sum", COLLAPSED_NATS) - measures.get("length_nats", 0.0) < COLLAPSED_NATS:
+        found.append("The posterior has collapsed: the latents carry next to nothing about the text.")
+    copies, real = measures["sample_copy_rate"], measures["test_copy_rate"]
+    if copies > COPIES_OVER_REAL * real + COPIES_BEYOND:
+        found.append(
+            f"{copies:.1%} of the samples are copies of training sentences; of unseen real sentences, {real:.1%} are."
+        )
+    dist_2, real_dist_2 = measures["sample_dist_2"], measures["test_dist_2"]
+    if dist_2 < NARROW_SHARE * real_dist_2:
+        found.append(f"The samples are narrow: Dist-2 is {dist_2:.3f}, and {real_dist_2:.3f} of real text.")
+    if measures["sample_truncated_rate"] > TRUNCATED_SHARE:
+        found.append(f"{measures['sample_truncated_rate']:.1%} of the samples were cut at the longest length.")
+    return found

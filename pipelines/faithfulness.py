@@ -1,0 +1,94 @@
+"""Stage `faithfulness`: what the samples repeat of the training text, the way from text to text through the latents,
+and what each code stands for."""
+
+import dataclasses
+import sys
+from typing import Any
+
+from davam import api
+from davam.data import fs
+from davam.data.artifacts import Attempt, Manifest
+from davam.data.tokenizer import EOS_ID, TextTokenizer
+from davam.evaluate import metrics
+from davam.evaluate.code_browser import CodeEntry, browse_codes
+from davam.evaluate.faithfulness import Faithfulness, Interpolation, nearest_of, to_json
+from davam.generation.held_out import CopyRates, held_out_rates
+from davam.generation.training_text import TrainingText
+from davam.quality.checks import Filters
+from davam.recipe import Recipe
+from pipelines.codes import CODES
+from pipelines.model import model_stage, model_uri
+from pipelines.samples import SAMPLES
+from pipelines.stage import Built, Run, Stage, main
+from pipelines.tokens import TOKENS
+
+SHOWN_SAMPLES = 20
+PAIRS, STEPS = 3, 5  # interpolations, and the sentences of each
+
+
+def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
+    """Writes `faithfulness.json`; the rates go into the manifest."""
+    text = TrainingText(run.store, inputs["tokens"])
+    samples = run.store.read_table(inputs["samples"], "samples/2", columns=["id", "tokens", "text"]).sort_by("id")
+    sample_rows = [row[:-1] if row and row[-1] == EOS_ID else row for row in samples["tokens"].to_pylist()]
+    sample_texts, shown = samples["text"].to_pylist(), slice(0, SHOWN_SAMPLES)
+    test_rows, test_texts = text.rows("test")
+    ids, model = samples["id"].to_pylist(), api.load(model_uri(run, inputs))
+    found = Faithfulness(
+        nearest_of(text.index, text.rows("train")[1], ids[shown], sample_rows[shown], sample_texts[shown]),
+        interpolations(model, test_texts),
+        code_entries(run, inputs, model.tokenizer) if run.recipe.model.kind == "davam" else (),
+    )
+    fs.write_bytes_atomic(fs.join(attempt.uri, "faithfulness.json"), to_json(found))
+    rates = _named("sample", held_out_rates(text.index, sample_rows, sample_texts, Filters()))
+    rates |= _named("test", held_out_rates(text.index, test_rows, test_texts, Filters()))
+    return Built({"rows": len(ids)}, rates | real_measures(test_texts, len(ids)))
+
+
+def interpolations(model: api.TextModel, texts: list[str]) -> tuple[Interpolation, ...]:
+    """From each of the first test sentences to the next, where the family has latents; without labels, which a pair
+    need not share."""
+    if not model.core.draw_width or model.labels:
+        return ()
+    pairs = zip(texts[0 : 2 * PAIRS : 2], texts[1 : 2 * PAIRS : 2], strict=False)
+    return tuple(Interpolation(one, other, tuple(model.interpolate(one, other, STEPS))) for one, other in pairs)
+
+
+def code_entries(run: Run, inputs: dict[str, Manifest], tokenizer: TextTokenizer) -> tuple[CodeEntry, ...]:
+    """What the codes of the test sentences stand for."""
+    codes = run.store.read_table(inputs["codes"], "codes/1", split="test").sort_by("id")
+    tokens = run.store.read_table(inputs["tokens"], "tokens/1", split="test").sort_by("id")
+    names = tokenizer.decode([[token] for token in range(tokenizer.vocab_size)])
+    words = [[names[token] for token in row[:-1]] for row in tokens["tokens"].to_pylist()]
+    return tuple(browse_codes(codes["codes"].to_pylist(), words))
+
+
+def real_measures(test_texts: list[str], most: int) -> dict[str, float]:
+    """The diversity of as many test sentences as there are samples, or of all."""
+    judged = metrics.sample_measures(test_texts[:most], (), "<unk>")
+    return {f"test_{name}": float(getattr(judged, name)) for name in ("dist_1", "dist_2", "entropy_nats", "unk_rate")}
+
+
+def _named(what: str, rates: CopyRates) -> dict[str, float]:
+    values = dataclasses.asdict(rates)
+    names = ("copy", "near_copy", "copied_run")
+    return {f"{what}_{name}_rate": values[name] for name in names} | {
+        f"{what}_copied_tokens_mean": values["copied_tokens_mean"]
+    }
+
+
+def needs(recipe: Recipe) -> tuple[Stage, ...]:
+    """The text, the model, its samples and, where there are any, its codes."""
+    codes = (CODES,) if recipe.has_codes else ()
+    return (TOKENS, *codes, model_stage(recipe), SAMPLES)
+
+
+def uses(recipe: Recipe) -> dict[str, Any]:
+    """Nothing beside its inputs."""
+    return {}
+
+
+FAITHFULNESS = Stage("faithfulness", 1, needs, uses, build)
+
+if __name__ == "__main__":
+    sys.exit(main(FAITHFULNESS))

@@ -1,0 +1,51 @@
+"""The verdict follows from the figures, and says why."""
+
+import pytest
+
+from davam.evaluate.verdict import decide
+
+GOOD = {
+    "kl_nats_sum": 16.4,
+    "sample_copy_rate": 0.07,
+    "test_copy_rate": 0.08,
+    "sample_dist_2": 0.30,
+    "test_dist_2": 0.31,
+    "sample_truncated_rate": 0.0,
+    "ppl_bound_over_floor": 1.04,
+}
+
+
+def test_a_run_without_faults_is_kept_until_its_text_is_shown_to_help() -> None:
+    assert decide(GOOD, None).decision == "keep"
+    assert "augment.py" in decide(GOOD, None).reasons[0]
+    assert decide(GOOD, "no difference seen").decision == "keep"
+    assert decide(GOOD, "helps").decision == "promote"
+    assert decide(GOOD, "hurts").decision == "do not use"
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"ppl_bound_over_floor": 0.99}, "under the entropy floor: a counting error"),
+        ({"kl_nats_sum": 0.05}, "The posterior has collapsed"),
+        ({"kl_nats_sum": 3.05, "length_nats": 3.0}, "The posterior has collapsed"),
+        ({"sample_copy_rate": 0.171}, r"17.1% of the samples are copies of training sentences; of unseen real"),
+        ({"sample_dist_2": 0.15}, "The samples are narrow: Dist-2 is 0.150, and 0.310 of real text."),
+        ({"sample_truncated_rate": 0.06}, "6.0% of the samples were cut at the longest length."),
+    ],
+)
+def test_each_fault_alone_is_enough_whatever_else_was_found(changed: dict[str, float], reason: str) -> None:
+    for usefulness in (None, "helps"):
+        found = decide(GOOD | changed, usefulness)
+        assert found.decision == "do not use"
+        assert len(found.reasons) == 1
+        assert reason in found.reasons[0]
+
+
+def test_figures_at_the_limits_are_no_faults() -> None:
+    limits = {"sample_copy_rate": 0.17, "sample_dist_2": 0.155, "sample_truncated_rate": 0.05, "kl_nats_sum": 0.1}
+    assert decide(GOOD | limits | {"ppl_bound_over_floor": 1.0}, None).decision == "keep"
+
+
+def test_a_family_without_latents_cannot_collapse() -> None:
+    assert decide({name: value for name, value in GOOD.items() if name != "kl_nats_sum"}, None).decision == "keep"
