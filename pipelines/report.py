@@ -24,6 +24,7 @@ from davam.quality.checks import Filters
 from davam.recipe import GrammarData, Recipe
 from pipelines.codes import CODES
 from pipelines.evaluate import EVALUATE
+from pipelines.experiments import experiments_of
 from pipelines.faithfulness import FAITHFULNESS
 from pipelines.pretraining import PRETRAINING
 from pipelines.samples import SAMPLES
@@ -113,12 +114,13 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
     found = from_json(fs.read_bytes(run.store.file_uris(inputs["faithfulness"])[0]))
     scores = run.store.read_table(inputs["evaluate"], "scores/2").sort_by("id")
     samples = run.store.read_table(inputs["samples"], "samples/2").sort_by("id")
+    experiments = experiments_of(run.store, inputs["tokens"])
     shown = scores.slice(0, SHOWN_RECONSTRUCTIONS).to_pylist()
     return Report(
         title="DAVAM run report",
         subtitle=f"{inputs['tokens'].counts['rows']:,} sentences, {_family(run.recipe)}",
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        verdict=decide(measures, None),
+        verdict=decide(measures, next((entry.usefulness for entry in experiments if entry.usefulness), None)),
         summary=summary(measures),
         warnings=warnings(measures, inputs, run.recipe),
         figures=figures(measures, run.recipe),
@@ -133,7 +135,7 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
         ],
         code_usage=code_usage(run, inputs) if run.recipe.has_codes else [],
         codes=found.codes,
-        sections=[],
+        sections=[entry.section for entry in experiments],
         lengths={
             "test sentences": [len(text.split()) for text in scores["text"].to_pylist()],
             "samples": [len(text.split()) for text in samples["text"].to_pylist()],

@@ -74,3 +74,8 @@ def _children(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def report_of(done: subprocess.CompletedProcess[str]) -> Path:
+    """The page that the program named."""
+    return Path(next(line.split()[1] for line in done.stdout.splitlines() if line.startswith("report ")))

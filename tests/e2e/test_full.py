@@ -7,7 +7,7 @@ from pathlib import Path
 import davam
 from davam.data import grammar
 from davam.data.artifacts import Store
-from tests.programs import SMALL, STAGES, actions, run
+from tests.programs import SMALL, STAGES, actions, report_of, run
 
 
 def test_every_stage_is_built_and_reported(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -19,8 +19,7 @@ def test_every_stage_is_built_and_reported(built: tuple[Path, subprocess.Complet
     figures = {line.split()[0]: float(line.split()[1]) for line in lines if line.startswith(("ppl_", "rec_", "codes_"))}
     assert figures["ppl_bound"] >= figures["ppl_floor"]
     assert figures["ppl_bound"] < len(grammar.vocabulary())  # better than guessing among all words
-    report = next(line.split()[1] for line in lines if line.startswith("report "))
-    assert "ppl_bound" in Path(report).read_text("utf-8")
+    assert "ppl_bound" in report_of(done).read_text("utf-8")
     assert "ray job submit --working-dir . -- python pipelines/full.py" in lines[-1]
 
 

@@ -1,0 +1,49 @@
+"""What experiments on a corpus found, kept in the store where the reports on that corpus read it.
+
+<store>/experiments/<tokens>/<name>.json    a section of the report; a later experiment of that name takes its place
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter, ValidationError
+
+from davam.data import fs
+from davam.data.artifacts import Manifest, Store, short
+from davam.errors import ArtifactError
+from davam.evaluate.report import Section
+from davam.evaluate.verdict import Usefulness
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A section of the report and, of the augmentation experiment, what it found."""
+
+    section: Section
+    usefulness: Usefulness | None = None
+
+
+def record(store: Store, tokens: Manifest, name: str, experiment: Experiment) -> None:
+    """Keeps the experiment for the reports on that text."""
+    text = json.dumps(dataclasses.asdict(experiment), ensure_ascii=False, indent=1)
+    fs.write_bytes_atomic(fs.join(_folder(store, tokens), f"{name}.json"), text.encode())
+
+
+def experiments_of(store: Store, tokens: Manifest) -> list[Experiment]:
+    """The experiments on that text, by name. Raises ArtifactError for one that cannot be read."""
+    folder = _folder(store, tokens)
+    names = sorted(path for path, _ in fs.list_files(folder) if path.endswith(".json"))
+    return [_read(fs.join(folder, name)) for name in names]
+
+
+def _read(uri: str) -> Experiment:
+    try:
+        return TypeAdapter(Experiment).validate_json(fs.read_bytes(uri))
+    except ValidationError as error:
+        fault = error.errors()[0]["msg"]
+        raise ArtifactError(f"{uri} is torn or not an experiment ({fault}); delete it, or make it again") from None
+
+
+def _folder(store: Store, tokens: Manifest) -> str:
+    return fs.join(store.uri, "experiments", short(tokens.fingerprint))

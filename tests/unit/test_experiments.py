@@ -1,0 +1,44 @@
+"""Experiments are kept for the reports on the same text, and on no other."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from davam.data import fs
+from davam.data.artifacts import Manifest, Store
+from davam.errors import ArtifactError
+from davam.evaluate.charts import Curve
+from davam.evaluate.report import Section
+from pipelines.experiments import Experiment, experiments_of, record
+
+TOKENS = Manifest("tokens", "a" * 64, 1, "x", "2026", {}, {}, (), {}, {}, {})
+FOUND = Experiment(
+    Section(
+        "Usefulness",
+        "It helps.",
+        ["ratio", "ppl"],
+        [["0", "9.5"]],
+        [Curve("Perplexity", "ratio", "ppl", {"davam": [(0.0, 9.5)]}, {"davam": [(0.0, 9.0, 10.0)]})],
+    ),
+    "helps",
+)
+
+
+def test_what_was_recorded_is_found_for_the_same_text_alone(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    assert experiments_of(store, TOKENS) == []
+    record(store, TOKENS, "usefulness", FOUND)
+    record(store, TOKENS, "sweep", replace(FOUND, usefulness=None))
+    record(store, TOKENS, "sweep", replace(FOUND, usefulness=None))
+    assert experiments_of(store, TOKENS) == [replace(FOUND, usefulness=None), FOUND]
+    assert experiments_of(store, replace(TOKENS, fingerprint="b" * 64)) == []
+
+
+def test_a_torn_record_is_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    record(store, TOKENS, "usefulness", FOUND)
+    uri = fs.join(store.uri, "experiments", "a" * 12, "usefulness.json")
+    fs.write_bytes_atomic(uri, fs.read_bytes(uri)[:-30])
+    with pytest.raises(ArtifactError, match=r"usefulness.json is torn or not an experiment \(.*\); delete it, or make"):
+        experiments_of(store, TOKENS)
