@@ -102,6 +102,17 @@ def _too_many(execution: Execution, cpus: float, where: str) -> str:
 
 
 def _start(execution: Execution, address: str | None) -> None:
+    try:
+        _init(execution, address)
+    except Exception as error:  # Ray raises bare exceptions
+        where = f"the cluster at {address}" if address else "this machine"
+        raise ClusterError(
+            f"Ray did not start on {where} ({(str(error).splitlines() or [type(error).__name__])[0]}); is the machine "
+            "out of memory or overloaded? The same command goes on where this one stopped"
+        ) from error
+
+
+def _init(execution: Execution, address: str | None) -> None:
     env_vars = {name: os.environ[name] for name in WORKER_ENV if name in os.environ}
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": env_vars})

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -18,8 +19,9 @@ from davam.data import grammar
 from davam.generation.corpus import read_corpus
 from tests.programs import ROOT, kill_actor
 
-ROWS, ROUNDS = 6_000, 20
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3_000)]
+ROWS = 6_000
+ROUNDS = pytest.mark.parametrize("round_index", range(20))
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -63,32 +65,41 @@ def finish(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, talk
 
 
-def test_the_driver(model: Path, unbroken: pa.Table, tmp_path: Path) -> None:
-    for round_index in range(ROUNDS):
-        store, moment = tmp_path / str(round_index), random.Random(round_index)
-        for _ in range(2):
-            process = started(model, store)
-            time.sleep(moment.uniform(4, 20))
-            if process.poll() is None:
-                os.kill(process.pid, signal.SIGKILL)
-            process.communicate(timeout=60)
-        finish(started(model, store))
-        check(store, unbroken)
+def begun(model: Path, store: Path, address: str | None = None) -> subprocess.Popen[str]:
+    """The program in the background, once it has begun with a range."""
+    process = started(model, store, address)
+    while not (store / "pending").exists() and not (store / "ranges").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    return process
 
 
-def test_an_actor(model: Path, unbroken: pa.Table, tmp_path: Path) -> None:
-    killed = 0
-    for round_index in range(ROUNDS):
-        store, moment = tmp_path / str(round_index), random.Random(round_index)
-        process = started(model, store)
-        time.sleep(moment.uniform(6, 15))
-        killed += kill_actor(process.pid, moment)
-        finish(process)
-        check(store, unbroken)
-    assert killed > ROUNDS // 2
+@ROUNDS
+def test_the_driver(round_index: int, model: Path, unbroken: pa.Table, tmp_path: Path) -> None:
+    moment = random.Random(round_index)
+    for _ in range(2):
+        process = begun(model, tmp_path)
+        time.sleep(moment.uniform(0, 12))
+        assert process.poll() is None, "it had ended before it could be killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+    finish(started(model, tmp_path))
+    check(tmp_path, unbroken)
 
 
-@pytest.fixture
+@ROUNDS
+def test_an_actor(round_index: int, model: Path, unbroken: pa.Table, tmp_path: Path) -> None:
+    moment = random.Random(round_index)
+    process = begun(model, tmp_path)
+    time.sleep(moment.uniform(0, 15))
+    while not kill_actor(process.pid, moment):
+        assert process.poll() is None, "it had ended before an actor could be killed"
+        time.sleep(0.05)
+    finish(process)
+    check(tmp_path, unbroken)
+
+
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     beats = {
         "health_check_initial_delay_ms": 500,
@@ -100,22 +111,28 @@ def cluster() -> Iterator[Cluster]:
     made.shutdown()
 
 
+def two_nodes(cluster: Cluster) -> list[Any]:
+    """The cluster's nodes beside its head: always two of two CPUs."""
+    while len(cluster.worker_nodes) < 2:
+        cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    return sorted(cluster.worker_nodes, key=lambda node: node.unique_id)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers(cluster: Cluster, workers: int, model: Path, unbroken: pa.Table, tmp_path: Path) -> None:
-    cluster.add_node(num_cpus=4)
-    cluster.wait_for_nodes()
+    two_nodes(cluster)
     finish(started(model, tmp_path, cluster.address, workers))
     check(tmp_path, unbroken)
 
 
-def test_a_node(cluster: Cluster, model: Path, unbroken: pa.Table, tmp_path: Path) -> None:
-    spare = [cluster.add_node(num_cpus=2) for _ in range(2)]
-    cluster.wait_for_nodes()
-    for round_index in range(ROUNDS):
-        store, moment = tmp_path / str(round_index), random.Random(round_index)
-        process = started(model, store, cluster.address)
-        time.sleep(moment.uniform(6, 15))
-        cluster.remove_node(spare.pop(moment.randrange(len(spare))), allow_graceful=False)
-        spare.append(cluster.add_node(num_cpus=2))
-        finish(process)
-        check(store, unbroken)
+@ROUNDS
+def test_a_node(round_index: int, cluster: Cluster, model: Path, unbroken: pa.Table, tmp_path: Path) -> None:
+    moment, nodes = random.Random(round_index), two_nodes(cluster)
+    process = begun(model, tmp_path, cluster.address)
+    time.sleep(moment.uniform(0, 15))
+    assert process.poll() is None, "it had ended before a node could be killed"
+    cluster.remove_node(moment.choice(nodes), allow_graceful=False)
+    two_nodes(cluster)
+    finish(process)
+    check(tmp_path, unbroken)
