@@ -1,0 +1,112 @@
+"""Writes a finished run to an MLflow tracking server: recipe, measures, the history of each training, the report.
+
+python pipelines/to_mlflow.py --run my_store/runs/... --tracking-uri http://localhost:5000 --experiment davam
+
+Needs the extra: pip install 'davam[mlflow]'. A run that is there already, by its name and its report, is left as it is.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from davam.data import fs
+from davam.data.artifacts import Manifest, Store, localize
+from davam.errors import ArtifactError, ConfigError
+from pipelines.stage import absolute, guarded
+
+TRAININGS = ("pretraining", "stage_one", "stage_two")
+MEASURED = ("evaluate", "faithfulness")
+RUNS = "/runs/"
+
+
+def publish(options: argparse.Namespace) -> None:
+    """Writes the run unless it is there, and prints its id on the server. Raises ConfigError without MLflow, or for a
+    server that does not take it, and ArtifactError without the run."""
+    try:
+        import mlflow
+    except ImportError:
+        raise ConfigError("to_mlflow needs MLflow; pip install 'davam[mlflow]'") from None
+    uri = absolute(options.run)
+    if not fs.exists(fs.join(uri, "run.json")) or RUNS not in uri:
+        raise ArtifactError(f"--run {options.run}: no finished run here; give STORE/runs/ID, as full.py leaves it")
+    store, name = Store(uri.rsplit(RUNS, 1)[0]), uri.rsplit("/", 1)[-1]
+    record = json.loads(fs.read_bytes(fs.join(uri, "run.json")))
+    try:
+        mlflow.set_tracking_uri(options.tracking_uri)
+        mlflow.set_experiment(options.experiment)
+        print(published(options.experiment, name) or write(store, name, record))
+    except mlflow.exceptions.MlflowException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--tracking-uri {options.tracking_uri} does not take the run: {reason}") from None
+
+
+def published(experiment: str, name: str) -> str | None:
+    """The id of the run on the server, if it was written to its end."""
+    import mlflow
+
+    whole = f"tags.davam_run = '{name}' and attributes.status = 'FINISHED'"
+    found = mlflow.search_runs(experiment_names=[experiment], filter_string=whole, output_format="list")
+    return str(found[0].info.run_id) if found else None
+
+
+def write(store: Store, name: str, record: Mapping[str, Any]) -> str:
+    """Writes the run; its id on the server."""
+    import mlflow
+
+    with mlflow.start_run(run_name=name, tags={"davam_run": name}) as run:
+        mlflow.log_params(flat(record["recipe"]))
+        for manifest in manifests(store, record["inputs"]):
+            if manifest.stage in MEASURED:
+                mlflow.log_metrics(manifest.metrics)
+            elif manifest.stage in TRAININGS:
+                for step, values in history(store, manifest):
+                    mlflow.log_metrics(values, step=step)
+        mlflow.log_artifacts(str(localize(record["report_uri"].rsplit("/", 1)[0])), "report")
+        return str(run.info.run_id)
+
+
+def manifests(store: Store, inputs: Mapping[str, str]) -> list[Manifest]:
+    """What the run was made of. Raises ArtifactError for what is no longer there."""
+    found = []
+    for stage, identity in inputs.items():
+        manifest = store.find(stage, identity)
+        if manifest is None:
+            raise ArtifactError(f"{store.artifact_uri(stage, identity)} is gone; give the run's own command again")
+        found.append(manifest)
+    return found
+
+
+def history(store: Store, manifest: Manifest) -> list[tuple[int, dict[str, float]]]:
+    """The measures of each epoch, under the stage's name."""
+    uri = fs.join(store.artifact_uri(manifest.stage, manifest.fingerprint), manifest.attempt, "metrics.json")
+    rows = json.loads(fs.read_bytes(uri))[manifest.stage]["history"]
+    return [
+        (int(row["epoch"]), {f"{manifest.stage}/{name}": value for name, value in row.items() if name != "epoch"})
+        for row in rows
+    ]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def parsed(given: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line."""
+    options = argparse.ArgumentParser(
+        prog="to_mlflow", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--run", required=True, help="a finished run, local or at any URI")
+    options.add_argument("--tracking-uri", required=True, help="the server")
+    options.add_argument("--experiment", default="davam")
+    return options.parse_args(given)
+
+
+if __name__ == "__main__":
+    options = parsed(sys.argv[1:])
+    sys.exit(guarded(lambda: publish(options)))
