@@ -11,17 +11,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import torch
+from ray import exceptions
 from ray.data import ActorPoolStrategy, Dataset
 
 from cluster.session import actor_cpus, most_resources
 from davam import api
 from davam.data import fs
 from davam.data.schemas import SCHEMAS
-from davam.errors import DavamError
+from davam.errors import ClusterFaultError, DavamError
 from davam.generation.spec import Variation
 from davam.recipe import Execution
 from davam.sampling import Sampling
 
+LOST = (
+    exceptions.RayActorError,
+    exceptions.WorkerCrashedError,
+    exceptions.NodeDiedError,
+    exceptions.ObjectLostError,
+    exceptions.LocalRayletDiedError,
+    exceptions.OutOfMemoryError,
+)
 BLOCK_ROWS = 2048  # rows a model actor takes at a time
 
 
@@ -154,7 +163,8 @@ def map_model(
 
 
 def write(rows: Dataset, uri: str, by_split: bool) -> None:
-    """Writes the rows as Parquet under the URI. Raises the user's error when one of the tasks did."""
+    """Writes the rows as Parquet under the URI. Raises the user's error when one of the tasks did, and ClusterFaultError when
+    the cluster lost what the work cannot do without."""
     filesystem, path = fs.resolve(uri)
     partition: dict[str, Any] = {"partition_cols": ["split"]} if by_split else {}
     try:
@@ -163,15 +173,15 @@ def write(rows: Dataset, uri: str, by_split: bool) -> None:
             path, filesystem=filesystem, try_create_dir=fs.is_local(uri), compression="zstd", **partition
         )
     except Exception as error:
-        raise users_error(error) or error from None
+        raise users_error(error) or loss_error(error) or error from None
 
 
 def tables(rows: Dataset) -> Iterator[pa.Table]:
-    """The rows, a block at a time. Raises the user's error when one of the tasks did."""
+    """The rows, a block at a time. Raises as `write` does."""
     try:
         yield from rows.iter_batches(batch_size=None, batch_format="pyarrow")
     except Exception as error:
-        raise users_error(error) or error from None
+        raise users_error(error) or loss_error(error) or error from None
 
 
 def users_error(error: BaseException) -> DavamError | None:
@@ -184,6 +194,16 @@ def users_error(error: BaseException) -> DavamError | None:
             return _plain_copy(current)
         current = getattr(current, "cause", None) or current.__cause__ or current.__context__
     return None
+
+
+def loss_error(error: Exception) -> ClusterFaultError | None:
+    """The error for a process or a machine that was lost, if that is what the error says."""
+    if not isinstance(error, LOST):
+        return None
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ClusterFaultError(
+        f"the cluster lost a part of the work ({reason}); the same command goes on with what is missing"
+    )
 
 
 def _plain_copy(error: DavamError) -> DavamError:

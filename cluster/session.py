@@ -17,7 +17,7 @@ os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import ray
 
-from davam.errors import ClusterError
+from davam.errors import ClusterError, ClusterFaultError
 from davam.recipe import Execution
 
 WORKER_ENV = (
@@ -37,7 +37,8 @@ WORKER_ENV = (
 def connect(execution: Execution) -> None:
     """Connects to the cluster of RAY_ADDRESS, or starts Ray on this machine; does nothing when connected.
 
-    Raises ClusterError when the address does not answer, or when the workers asked for can never fit.
+    Raises ClusterError when the address does not answer, or when the workers asked for can never fit, and
+    ClusterFaultError when Ray does not start.
     """
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS")
@@ -106,7 +107,7 @@ def _start(execution: Execution, address: str | None) -> None:
         _init(execution, address)
     except Exception as error:  # Ray raises bare exceptions
         where = f"the cluster at {address}" if address else "this machine"
-        raise ClusterError(
+        raise ClusterFaultError(
             f"Ray did not start on {where} ({(str(error).splitlines() or [type(error).__name__])[0]}); is the machine "
             "out of memory or overloaded? The same command goes on where this one stopped"
         ) from error

@@ -32,6 +32,12 @@ class ClusterError(DavamError):
     exit_code = 2
 
 
+class ClusterFaultError(DavamError):
+    """A fault of the cluster's: it did not start, or lost what the work cannot do without. The same command goes on."""
+
+    exit_code = 1
+
+
 class GenerationError(DavamError):
     """A corpus that cannot be generated as asked for."""
 

@@ -4,7 +4,7 @@ import pytest
 import ray
 
 from cluster.session import actor_cpus, connect
-from davam.errors import ClusterError
+from davam.errors import ClusterFaultError
 from davam.recipe import Execution
 
 
@@ -26,7 +26,7 @@ def test_a_ray_that_does_not_start_is_one_message(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ray, "init", overloaded)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(
-        ClusterError, match=r"Ray did not start on this machine \(The current node timed out during"
+        ClusterFaultError, match=r"Ray did not start on this machine \(The current node timed out during"
     ) as at:
         connect(Execution())
     assert "\n" not in str(at.value)

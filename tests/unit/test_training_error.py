@@ -1,7 +1,9 @@
 """What a user reads when training ends by an error that is not theirs."""
 
 import pytest
+from ray import exceptions
 
+from cluster.batch import loss_error
 from cluster.train import reason
 
 WORKERS = """Training failed due to worker errors:
@@ -28,3 +30,11 @@ torch.distributed.DistBackendError: parameters got no gradient. You can
 )
 def test_the_line_that_says_what_went_wrong(error: Exception, line: str) -> None:
     assert reason(error) == line
+
+
+def test_a_lost_part_of_the_cluster_is_one_message() -> None:
+    found = loss_error(exceptions.ActorDiedError("The actor died unexpectedly.\n\tclass_name: MapWorker"))
+    assert str(found) == (
+        "the cluster lost a part of the work (The actor died unexpectedly.); the same command goes on with what is missing"
+    )
+    assert loss_error(ValueError("a mistake of ours keeps its traceback")) is None
