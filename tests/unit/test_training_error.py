@@ -33,8 +33,7 @@ def test_the_line_that_says_what_went_wrong(error: Exception, line: str) -> None
 
 
 def test_a_lost_part_of_the_cluster_is_one_message() -> None:
-    found = loss_error(exceptions.ActorDiedError("The actor died unexpectedly.\n\tclass_name: MapWorker"))
-    assert str(found) == (
-        "the cluster lost a part of the work (The actor died unexpectedly.); the same command goes on with what is missing"
+    assert str(loss_error(exceptions.NodeDiedError("The node died.\n\tnode_id: 1"))) == (
+        "the cluster lost a part of the work (The node died.); the same command goes on with what is missing"
     )
     assert loss_error(ValueError("a mistake of ours keeps its traceback")) is None
