@@ -163,8 +163,8 @@ def map_model(
 
 
 def write(rows: Dataset, uri: str, by_split: bool) -> None:
-    """Writes the rows as Parquet under the URI. Raises the user's error when one of the tasks did, and ClusterFaultError
-    when the cluster lost what the work cannot do without."""
+    """Writes the rows as Parquet under the URI. Raises the user's error when one of the tasks did, and
+    ClusterFaultError when the cluster lost what the work cannot do without."""
     filesystem, path = fs.resolve(uri)
     partition: dict[str, Any] = {"partition_cols": ["split"]} if by_split else {}
     try:
