@@ -1,6 +1,5 @@
 """Stage `report`: one self-contained page, and its JSON twin, of all that was built and measured."""
 
-import json
 import shlex
 import sys
 from datetime import UTC, datetime
@@ -11,10 +10,12 @@ import yaml
 
 from davam.data import fs, grammar
 from davam.data.artifacts import Attempt, Manifest, short
+from davam.evaluate.charts import Curve
 from davam.evaluate.paper import paper_figures
-from davam.evaluate.report import Curve, Figure, Reconstruction, Report, Sample, StageRow, render, to_json
+from davam.evaluate.report import Figure, Reconstruction, Report, Sample, StageRow, render, to_json
 from davam.families.codes import CodebookConfig
 from davam.recipe import GrammarData, Recipe
+from davam.train.history import read_history
 from pipelines.codes import CODES
 from pipelines.evaluate import EVALUATE
 from pipelines.pretraining import PRETRAINING
@@ -174,8 +175,7 @@ def curves(run: Run, inputs: dict[str, Manifest]) -> list[Curve]:
     for stage, name, title in CURVES:
         if stage not in inputs:
             continue
-        uri = fs.join(run.store.artifact_uri(stage, inputs[stage].fingerprint), inputs[stage].attempt, "metrics.json")
-        history = json.loads(fs.read_bytes(uri))[stage]["history"]
+        history = read_history(run.store, stage, inputs[stage].fingerprint)
         series = {
             split: [(row["epoch"], row[f"{split}/{name}"]) for row in history if f"{split}/{name}" in row]
             for split in ("train", "valid")
