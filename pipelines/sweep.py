@@ -402,7 +402,7 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--prior", action="store_true", help="train the priors, too, and score the test sentences")
     options.add_argument("--asha", action="store_true", help="stop trials early that others are ahead of")
     options.add_argument("--metric", help="the measure to rank by, instead of the valid perplexity or its bound")
-    return options.parse_args(given)
+    return options.parse_intermixed_args(given)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ A page names the colors: `--rule` and `--series-1` to `--series-4`.
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -55,7 +55,7 @@ _PAGE_COLOR = {_INK: "currentColor", _RULE: "var(--rule)"} | {
     color: f"var(--series-{index})" for index, color in enumerate(_SERIES, start=1)
 }
 _DASHES = ("-", "--", "-.", ":")
-_LEGEND_COLUMNS = 3
+_LETTERS = 60  # across a chart
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -92,6 +92,7 @@ def curve_chart(curve: Curve, salt: str, log_x: bool = False) -> Chart:
     lines = {name: points for name, points in lines.items() if points}
     last = [f"{name} ends at {number(points[-1][1])}" for name, points in lines.items()]
     caption = "; ".join(last) + "." if last else "No points were recorded."
+    columns = _legend_columns(lines)
 
     def draw(axes: Axes) -> None:
         for index, (name, points) in enumerate(lines.items()):
@@ -106,10 +107,10 @@ def curve_chart(curve: Curve, salt: str, log_x: bool = False) -> Chart:
         axes.ticklabel_format(axis="y" if log_x else "both", useOffset=False)
         axes.set(xlabel=_label(curve.x_label), ylabel=_label(curve.y_label))
         if len(lines) > 1:
-            _legend(axes)
+            _legend(axes, columns)
 
     description = f"{curve.title}. {caption}"
-    return Chart(curve.title, caption, _svg(draw, salt, description, _legend_rows(len(lines))) if lines else None)
+    return Chart(curve.title, caption, _svg(draw, salt, description, -(-len(lines) // columns)) if lines else None)
 
 
 def codes_chart(code_usage: Sequence[int]) -> Chart:
@@ -165,12 +166,13 @@ def _line(index: int, marked: bool) -> dict[str, Any]:
     return {"color": _SERIES[index % colors], "linestyle": dash, "marker": "o" if marked else ""}
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=_LEGEND_COLUMNS, borderaxespad=0.2, columnspacing=1.2)
+def _legend(axes: Axes, columns: int = 3) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, columnspacing=1.2)
 
 
-def _legend_rows(lines: int) -> int:
-    return -(-lines // _LEGEND_COLUMNS)
+def _legend_columns(names: Collection[str]) -> int:
+    widest = max(map(len, names), default=0) + 6  # with the line's own sign
+    return min(3, max(1, _LETTERS // widest))
 
 
 def _label(text: str) -> str:
