@@ -46,7 +46,9 @@ def cluster() -> Iterator[Callable[[int], str]]:
     made: list[Cluster] = []
 
     def start(cpus: int) -> str:
-        made.append(Cluster(initialize_head=True, head_node_args={"num_cpus": cpus}))
+        made.append(
+            Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, "object_store_memory": 500_000_000})
+        )
         return str(made[0].address)
 
     yield start
