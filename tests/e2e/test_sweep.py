@@ -46,9 +46,7 @@ def cluster() -> Iterator[Callable[[int], str]]:
     made: list[Cluster] = []
 
     def start(cpus: int) -> str:
-        made.append(
-            Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, "object_store_memory": 500_000_000})
-        )
+        made.append(Cluster(initialize_head=True, head_node_args={"num_cpus": cpus}))
         return str(made[0].address)
 
     yield start
@@ -58,7 +56,7 @@ def cluster() -> Iterator[Callable[[int], str]]:
 def started(address: str, store: Path, *arguments: str) -> subprocess.Popen[str]:
     """The sweep in the background, on the cluster."""
     command = [sys.executable, "pipelines/sweep.py", "--store", str(store), "--checkpoint-every-s", "1", *arguments]
-    environment = {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"}
+    environment = {**os.environ, "RAY_ADDRESS": address}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -73,8 +71,7 @@ def finished(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 def require_free(address: str) -> None:
     """Fails when CPUs of the cluster are held by anything."""
-    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
-    done = subprocess.run([sys.executable, "-c", FREE, address], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", FREE, address], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
