@@ -29,6 +29,7 @@ from davam.data.artifacts import Manifest
 from davam.errors import DavamError, TrainingError
 from davam.families.base import Trainable
 from davam.recipe import Execution, Recipe
+from davam.train.history import training_uri, write_history
 from davam.train.loop import Hooks, train
 from davam.train.optim import build_optimizer
 from davam.train.stages import build_job, check_enough, place
@@ -89,7 +90,7 @@ def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
     if message:
         raise TrainingError(message)
     record: dict[str, Any] = json.loads(fs.read_bytes(fs.join(task.attempt_uri, "metrics.json")))[task.stage]
-    fs.delete_folder(fs.join(storage, task.name))
+    fs.delete_folder(training_uri(execution.store, task.name))
     return record
 
 
@@ -143,6 +144,8 @@ def _hooks(task: TrainTask, counter: Any, rank: int) -> Hooks:
 
     def save(state: TrainState, module: Trainable, optimizer: torch.optim.Optimizer) -> None:
         clock["saved"] = time.monotonic()
+        if rank == 0 and state.step == 0:
+            write_history(task.execution.store, task.name, state.history)
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = None
             if rank == 0:
@@ -170,7 +173,7 @@ def _export(task: TrainTask, module: Trainable, state: TrainState) -> None:
 
 
 def _as_training_error(error: Exception, task: TrainTask) -> TrainingError:
-    error_uri = fs.join(task.execution.store, "train", task.name, "error.txt")
+    error_uri = fs.join(training_uri(task.execution.store, task.name), "error.txt")
     fs.write_bytes_atomic(error_uri, str(error).encode())
     return TrainingError(
         f"{task.stage} stopped: {reason(error)}; the whole error is in {error_uri}, "

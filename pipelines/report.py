@@ -1,6 +1,5 @@
 """Stage `report`: one self-contained page, and its JSON twin, of all that was built and measured."""
 
-import json
 import shlex
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from davam.evaluate.verdict import decide
 from davam.families.codes import CodebookConfig
 from davam.quality.checks import Filters
 from davam.recipe import GrammarData, Recipe
+from davam.train.history import read_history
 from pipelines.codes import CODES
 from pipelines.evaluate import EVALUATE
 from pipelines.experiments import experiments_of
@@ -191,13 +191,8 @@ def warnings(measures: dict[str, float], inputs: dict[str, Manifest], recipe: Re
 
 def histories(run: Run, inputs: dict[str, Manifest]) -> dict[str, list[dict[str, float]]]:
     """The measures of every epoch of each training stage."""
-    found = {}
-    for stage in TRAININGS:
-        if stage in inputs:
-            artifact_uri = run.store.artifact_uri(stage, inputs[stage].fingerprint)
-            record = json.loads(fs.read_bytes(fs.join(artifact_uri, inputs[stage].attempt, "metrics.json")))
-            found[stage] = record[stage]["history"]
-    return found
+    stages = [stage for stage in TRAININGS if stage in inputs]
+    return {stage: read_history(run.store, stage, inputs[stage].fingerprint) for stage in stages}
 
 
 def curves(histories: dict[str, list[dict[str, float]]]) -> list[Curve]:

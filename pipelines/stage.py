@@ -203,6 +203,16 @@ def add_execution(options: argparse.ArgumentParser, store: str) -> None:
     options.add_argument("--cpus-per-worker", type=int, default=1)
 
 
+def arguments_of(presets: str, execution: Execution, overrides: Sequence[str]) -> tuple[str, ...]:
+    """The command line that `parser` reads this from."""
+    arguments = ["--preset", presets, "--store", execution.store, "--workers", str(execution.workers)]
+    arguments += ["--cpus-per-worker", str(execution.cpus_per_worker)]
+    arguments += ["--checkpoint-every-s", str(execution.checkpoint_every_s)]
+    arguments += ["--gpu"] * execution.gpu
+    arguments += [argument for stage in execution.force for argument in ("--force", stage)]
+    return (*arguments, *overrides)
+
+
 def absolute(store: str) -> str:
     """The store's absolute form. A submitted job runs in a temporary copy of its folder, which would take a relative
     store with it, so there the store is below the home folder."""

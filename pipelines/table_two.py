@@ -36,7 +36,7 @@ from davam.train.stages import build_job, stage_one_module
 from davam.train.step import all_parameters, optimizer_step
 from pipelines.evaluate import EVALUATE
 from pipelines.pretraining import PRETRAINING
-from pipelines.stage import Run, guarded, open_run, parser, run_stage, say
+from pipelines.stage import Run, arguments_of, guarded, open_run, parser, run_stage, say
 from pipelines.stage_one import STAGE_ONE
 from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
@@ -121,13 +121,8 @@ def open_row(name: str, options: argparse.Namespace) -> Row:
         run = open_run(own, ())
     except ConfigError as error:
         raise ConfigError(f"row {name}: {error}") from None
-    arguments = ["--preset", layers, "--store", run.execution.store, "--workers", str(run.execution.workers)]
-    arguments += ["--cpus-per-worker", str(run.execution.cpus_per_worker)]
-    arguments += ["--checkpoint-every-s", str(run.execution.checkpoint_every_s)]
-    arguments += ["--gpu"] * run.execution.gpu
-    arguments += [argument for stage in run.execution.force for argument in ("--force", stage)]
-    arguments += own.overrides
-    return Row(name, replace(run, arguments=tuple(arguments)), tuple(arguments))
+    arguments = arguments_of(layers, run.execution, own.overrides)
+    return Row(name, replace(run, arguments=arguments), arguments)
 
 
 def budget(recipe: Recipe, options: argparse.Namespace) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from davam.data import fs
 from davam.data.artifacts import Manifest, Store, localize
 from davam.errors import ArtifactError, ConfigError
+from davam.train.history import read_history
 from pipelines.stage import absolute, guarded
 
 TRAININGS = ("pretraining", "stage_one", "stage_two")
@@ -61,8 +62,8 @@ def write(store: Store, name: str, record: Mapping[str, Any]) -> str:
             if manifest.stage in MEASURED:
                 mlflow.log_metrics(manifest.metrics)
             elif manifest.stage in TRAININGS:
-                for step, values in history(store, manifest):
-                    mlflow.log_metrics(values, step=step)
+                for row in read_history(store, manifest.stage, manifest.fingerprint):
+                    mlflow.log_metrics(_named(manifest.stage, row), step=int(row["epoch"]))
         mlflow.log_artifacts(str(localize(record["report_uri"].rsplit("/", 1)[0])), "report")
         return str(run.info.run_id)
 
@@ -78,14 +79,8 @@ def manifests(store: Store, inputs: Mapping[str, str]) -> list[Manifest]:
     return found
 
 
-def history(store: Store, manifest: Manifest) -> list[tuple[int, dict[str, float]]]:
-    """The measures of each epoch, under the stage's name."""
-    uri = fs.join(store.artifact_uri(manifest.stage, manifest.fingerprint), manifest.attempt, "metrics.json")
-    rows = json.loads(fs.read_bytes(uri))[manifest.stage]["history"]
-    return [
-        (int(row["epoch"]), {f"{manifest.stage}/{name}": value for name, value in row.items() if name != "epoch"})
-        for row in rows
-    ]
+def _named(stage: str, row: Mapping[str, float]) -> dict[str, float]:
+    return {f"{stage}/{name}": value for name, value in row.items() if name != "epoch"}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from davam.data.batches import Rows
 from davam.families.base import Trainable
 from davam.families.text import TextFamily
 from davam.recipe import TrainConfig
+from davam.train.history import run_name
 from pipelines.data import read_labels, read_rows, read_tokenizer, require_rows, split_rows
 from pipelines.stage import Built, Run
 
@@ -31,8 +32,9 @@ def trained(
     run.connect()
     from cluster.train import TrainTask, run_training
 
-    name = f"{stage}-{attempt.fingerprint[:12]}"
-    task = TrainTask(stage, name, run.recipe, run.execution, inputs, attempt.uri, build, export)
+    task = TrainTask(
+        stage, run_name(stage, attempt.fingerprint), run.recipe, run.execution, inputs, attempt.uri, build, export
+    )
     result = run_training(task, train_steps(rows, getattr(run.recipe, stage)))
     counts = {"epochs": int(result["epochs"]), "parameters": int(result["parameters"])}
     measures = {f"valid_{result['objective']}": float(result["best_valid"]), "train_s": float(result["train_s"])}

@@ -85,6 +85,21 @@ SCHEMAS: dict[str, pa.Schema] = {
         text=pa.string(),
         **_ORIGIN,
     ),
+    # the trials of a sweep; value is NaN for a trial that has no such measure
+    "sweep/1": _schema(
+        "sweep/1",
+        trial=pa.string(),
+        presets=pa.string(),
+        settings=pa.list_(pa.string()),
+        state=pa.string(),
+        reason=pa.string(),
+        metric=pa.string(),
+        value=pa.float64(),
+        measures=pa.map_(pa.string(), pa.float64()),
+        fingerprints=pa.map_(pa.string(), pa.string()),
+        epochs=pa.int32(),
+        train_s=pa.float64(),
+    ),
 }
 
 

@@ -14,11 +14,17 @@ from importlib import resources
 from typing import Any
 
 import jinja2
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from davam.evaluate.charts import SERIES, Chart, Curve, curve_chart, label, legend, number, svg
+from davam.evaluate.charts import (
+    Chart,
+    Curve,
+    Intervals,
+    codes_chart,
+    curve_chart,
+    interval_chart,
+    lengths_chart,
+    number,
+)
 from davam.evaluate.code_browser import CodeEntry
 from davam.evaluate.faithfulness import Interpolation
 from davam.evaluate.verdict import Verdict
@@ -67,6 +73,7 @@ class Section:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     curves: Sequence[Curve]
+    intervals: Sequence[Intervals] = ()
 
 
 @dataclass(frozen=True)
@@ -134,15 +141,17 @@ def render(report: Report) -> str:
         perplexities=[figure for figure in report.figures if figure.name in _STANDING],
         curves=[curve_chart(curve, f"curve{index}") for index, curve in enumerate(report.curves)],
         reconstructions=[(pair, _compare(pair)) for pair in report.reconstructions],
-        codes=_codes_chart(report.code_usage),
-        lengths=_lengths_chart(report.lengths),
+        codes=codes_chart(report.code_usage),
+        lengths=lengths_chart(report.lengths),
         sections=[_drawn(section, f"section{index}") for index, section in enumerate(report.sections)],
     )
 
 
 def _drawn(section: Section, name: str) -> tuple[str, Section, list[Chart]]:
     """The section with its id on the page and its charts."""
-    return name, section, [curve_chart(curve, f"{name}-{index}") for index, curve in enumerate(section.curves)]
+    charts = [curve_chart(curve, f"{name}-{index}") for index, curve in enumerate(section.curves)]
+    charts += [interval_chart(chart, f"{name}-interval{index}") for index, chart in enumerate(section.intervals)]
+    return name, section, charts
 
 
 def to_json(report: Report) -> str:
@@ -188,47 +197,3 @@ def _compare(pair: Reconstruction) -> _Comparison:
         kept[i : i + size] = kept_back[j : j + size] = [True] * size
     remark = "identical" if words == back else f"{sum(kept)} of {len(words)} words kept"
     return _Comparison(list(zip(words, kept, strict=True)), list(zip(back, kept_back, strict=True)), remark)
-
-
-def _codes_chart(code_usage: Sequence[int]) -> Chart:
-    title = "Positions per code, most used first"
-    counts = np.sort(np.asarray(code_usage, dtype=np.int64))[::-1]
-    used = int((counts > 0).sum())
-    if not used:
-        return Chart(title, "No codes were counted.", None)
-    caption = f"{used:,} of {len(counts):,} codes used, {len(counts) - used:,} never used."
-
-    def draw(axes: Axes) -> None:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        axes.stairs(counts, baseline=0.5, fill=True, color=SERIES[0])
-        axes.set(xlabel="code, by rank", ylabel="positions", xlim=(0, len(counts)), ylim=(0.5, None))
-        axes.minorticks_off()
-
-    return Chart(title, caption, svg(draw, "codes", f"{title}. {caption}"))
-
-
-def _lengths_chart(lengths: Mapping[str, Sequence[int]]) -> Chart:
-    title = "Sentence lengths"
-    groups = {label(name): np.asarray(values) for name, values in lengths.items() if len(values)}
-    if not groups:
-        return Chart(title, "No lengths were recorded.", None)
-    caption = "; ".join(f"{name}: mean {values.mean():.1f} words" for name, values in groups.items()) + "."
-    lowest = min(int(values.min()) for values in groups.values())
-    highest = max(int(values.max()) for values in groups.values())
-    step = 1 + (highest - lowest) // 60
-    edges = np.arange(lowest, highest + 1 + step, step) - 0.5
-
-    def draw(axes: Axes) -> None:
-        for index, (name, values) in enumerate(groups.items()):
-            share = np.histogram(values, edges)[0] / len(values)
-            style: dict[str, Any] = {"color": SERIES[index % len(SERIES)], "label": name}
-            if index == 0:
-                axes.stairs(share, edges, fill=True, alpha=0.35, **style)
-            else:
-                axes.stairs(share, edges, linewidth=1.8, **style)
-        axes.set(xlabel="words", ylabel="share of sentences", ylim=(0, None))
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        legend(axes)
-
-    return Chart(title, caption, svg(draw, "lengths", f"{title}. {caption}"))

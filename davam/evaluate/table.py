@@ -6,6 +6,8 @@ from importlib import resources
 
 import jinja2
 
+from davam.evaluate.charts import Chart
+
 COLUMNS = (
     "row",
     "Rec",
@@ -75,17 +77,33 @@ KL = ("kl_nats_per_code", "kl_nats_per_latent", "kl_nats_sum")
 
 def markdown(table: Table) -> str:
     """The table in Markdown, caption first."""
-    lines = [f"## {table.title}", "", *(f"* {line}" for line in table.caption), ""]
-    lines += [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    lines += [f"| {' | '.join(cells(row))} |" for row in table.rows]
-    return "\n".join(lines) + "\n"
+    return markdown_page(table.title, table.caption, COLUMNS, [cells(row) for row in table.rows])
 
 
 def html(table: Table) -> str:
     """The table as one self-contained page; every text is escaped."""
+    return html_page(table.title, table.caption, COLUMNS, [cells(row) for row in table.rows])
+
+
+def markdown_page(title: str, caption: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Any table in Markdown, caption first."""
+    lines = [f"## {title}", "", *(f"* {line}" for line in caption), ""]
+    lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def html_page(
+    title: str,
+    caption: Sequence[str],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    charts: Sequence[Chart] = (),
+) -> str:
+    """Any table, and charts below it, as one self-contained page; every text is escaped."""
     source = resources.files("davam.evaluate").joinpath("table.html.j2").read_text("utf-8")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
-    return template.render(table=table, columns=COLUMNS, rows=[cells(row) for row in table.rows])
+    return template.render(title=title, caption=caption, columns=columns, rows=rows, charts=charts)
 
 
 def _ours(row: TableRow, *names: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from davam.data import fs
 from davam.data.artifacts import Manifest, Store
 from davam.errors import ArtifactError
-from davam.evaluate.charts import Curve
+from davam.evaluate.charts import Curve, Intervals
 from davam.evaluate.report import Section
 from pipelines.experiments import Experiment, experiments_of, record
 
@@ -19,7 +19,8 @@ FOUND = Experiment(
         "It helps.",
         ["ratio", "ppl"],
         [["0", "9.5"]],
-        [Curve("Perplexity", "ratio", "ppl", {"davam": [(0.0, 9.5)]}, {"davam": [(0.0, 9.0, 10.0)]})],
+        [Curve("Perplexity", "ratio", "ppl", {"davam": [(0.0, 9.5)]})],
+        [Intervals("Perplexity", "ratio", "ppl", {"davam": [(0.0, 9.5, 9.0, 10.0)]})],
     ),
     "helps",
 )

@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 import pytest
 
-from davam.evaluate.charts import Curve
+from davam.evaluate.charts import Curve, Intervals
 from davam.evaluate.code_browser import CodeEntry, Context
 from davam.evaluate.faithfulness import Interpolation
 from davam.evaluate.report import Figure, Reconstruction, Report, Sample, Section, StageRow, render, to_json
@@ -41,13 +41,7 @@ def report() -> Report:
         ],
         curves=[
             Curve("Rec", "epoch", "nats", {"train": [(1, 9.0), (2, 8.0)], "valid": [(1, 9.5), (2, math.nan)]}),
-            Curve(
-                "KL",
-                "step",
-                "nats",
-                {"train": [(step, 1 / (step + 1)) for step in range(50)]},
-                {"train": [(step, 0.0, 2 / (step + 1)) for step in range(50)]},
-            ),
+            Curve("KL", "step", "nats", {"train": [(step, 1 / (step + 1)) for step in range(50)]}),
         ],
         reconstructions=[
             Reconstruction(3, "a dog runs fast", "a cat runs"),
@@ -63,7 +57,8 @@ def report() -> Report:
                 "It helps.",
                 ["ratio", "ppl"],
                 [["0", "88.1"], ["1", "80.2"]],
-                [Curve("Perplexity", "ratio", "ppl", {"davam": [(0, 88.1), (1, 80.2)]}, {"davam": [(0, 88, 89)]})],
+                [Curve("Perplexity", "ratio", "ppl", {"davam": [(0, 88.1), (1, 80.2)]})],
+                [Intervals("Spread", "ratio", "ppl", {"davam": [(0, 88.1, 87.0, 89.0), (1, 80.2, 79.0, math.inf)]})],
             )
         ],
         lengths={"real": [3, 4, 4, 9], "sampled": [2, 4]},
@@ -243,6 +238,7 @@ def test_charts_are_described_in_words(page: str) -> None:
         "KL. train ends at 0.02.",
         "Positions per code, most used first. 3 of 4 codes used, 1 never used.",
         "Perplexity. davam ends at 80.2.",
+        "Spread. davam ends at 80.2.",
         "Sentence lengths. real: mean 5.0 words; sampled: mean 3.0 words.",
     ]
     assert all(attributes["role"] == "img" for attributes in outline.all("svg"))
