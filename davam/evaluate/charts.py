@@ -29,6 +29,16 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Intervals:
+    """One chart of lines with intervals, each a sequence of (x, mean, low, high); an unbounded interval is left out."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Mapping[str, Sequence[tuple[float, float, float, float]]]
+
+
+@dataclass(frozen=True)
 class Chart:
     """A drawn chart; without anything to draw it has no SVG, and the caption says so."""
 
@@ -103,6 +113,27 @@ def curve_chart(curve: Curve, salt: str) -> Chart:
             _legend(axes)
 
     return Chart(curve.title, caption, _svg(draw, salt, f"{curve.title}. {caption}") if lines else None)
+
+
+def interval_chart(chart: Intervals, salt: str) -> Chart:
+    """The chart of lines with intervals; lines stand a little apart, so that intervals do not hide each other."""
+    lines = {_label(name): points for name, points in chart.series.items() if points}
+    last = [f"{name} ends at {number(points[-1][1])}" for name, points in lines.items()]
+    caption = "; ".join(last) + "." if last else "Nothing was measured."
+    apart = 0.012 * max((x for points in lines.values() for x, *_ in points), default=0.0)
+
+    def draw(axes: Axes) -> None:
+        for index, (name, points) in enumerate(lines.items()):
+            x, mean, low, high = (np.array(column) for column in zip(*points, strict=True))
+            x = x + apart * (index - (len(lines) - 1) / 2)
+            axes.plot(x, mean, label=name, **_line(index, marked=True))
+            bounded = np.isfinite(low) & np.isfinite(high)
+            axes.vlines(x[bounded], low[bounded], high[bounded], color=_SERIES[index % len(_SERIES)], linewidth=1)
+        axes.ticklabel_format(useOffset=False)
+        axes.set(xlabel=_label(chart.x_label), ylabel=_label(chart.y_label))
+        _legend(axes)
+
+    return Chart(chart.title, caption, _svg(draw, salt, f"{chart.title}. {caption}") if lines else None)
 
 
 def codes_chart(code_usage: Sequence[int]) -> Chart:
