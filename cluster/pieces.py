@@ -42,6 +42,4 @@ def build_all(store: Store, pieces: Sequence[Piece], what: str, unit: str) -> No
 
 
 def _lost(what: str, error: Exception) -> ClusterError:
-    return ClusterError(
-        f"{what}: a task failed ({reason(error)}); the same command goes on with those that are missing"
-    )
+    return ClusterError(f"{what}: a task failed ({reason(error)}); the same command goes on with the rest")

@@ -203,9 +203,7 @@ def language_model_recipe(presets: str, recipe: Recipe) -> Recipe:
     }
     found = config.validate(Recipe, config.merge([*map(config.read_preset, presets.split(",")), given], []))
     if found.model.kind != LSTM_LM:
-        raise ConfigError(
-            f"--lm {presets}: model.kind={found.model.kind}, which has no exact likelihood; give {LSTM_LM}"
-        )
+        raise ConfigError(f"--lm {presets}: a {found.model.kind} has no exact likelihood; give {LSTM_LM} and layers")
     return found
 
 
@@ -337,8 +335,8 @@ def caption(study: Study, tokens: Manifest) -> list[str]:
     return [
         f"{datetime.now(UTC):%Y-%m-%d}, `python pipelines/augment.py {shlex.join(study.run.arguments)}`",
         f"`{SAME_DATA}`: the generator has seen the same real sentences as the language model, and no others. "
-        f"`{PRETRAINED}`: it was trained on all {split_rows(tokens, 'train'):,} training sentences, which a person with "
-        "so few does not have; it is shown for comparison.",
+        f"`{PRETRAINED}`: it was trained on all {split_rows(tokens, 'train'):,} training sentences, which a person "
+        "with so few does not have; it is shown for comparison.",
         f"Judged on all {split_rows(tokens, 'test'):,} real test sentences by `ppl_exact` of an LSTM language model "
         f"(seed {study.seeds[0]} to {study.seeds[-1]}); its epoch is chosen on real validation sentences, "
         f"{VALID_SHARE:.0%} of the size. One vocabulary for all, that of the large corpus' training split "
@@ -360,7 +358,7 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--ratios", default="0,0.5,1,2,4", help="tokens added for each real one, by commas")
     options.add_argument("--seeds", type=int, default=3, help="repetitions, each with its own subsets and models")
     options.add_argument(
-        "--sources", default="all", help="names by commas, or all: the model, lstm_lm, repeat, eda, ..."
+        "--sources", default="all", help="by commas, or all: the model, lstm_lm, repeat, eda, causal_lm"
     )
     options.add_argument("--causal-lm", metavar="PATH", help="local folder of a Hugging Face causal model, a rival")
     options.add_argument("--lm", default="lstm_lm,quick", help="presets or YAML files of the language model")

@@ -1,4 +1,4 @@
-"""One condition of the experiment in one process: real sentences, what a source adds to them, and what that is worth."""
+"""One condition of the experiment in one process: real sentences, what a source adds to them, and its worth."""
 
 import time
 from dataclasses import dataclass

@@ -106,11 +106,11 @@ def summaries(cells: Iterable[Cell]) -> list[Summary]:
         found.append(
             Summary(
                 *condition,
-                seeds=len(here),
-                ppl=interval([cell.ppl_exact for cell in here]),
-                difference=interval([cell.ppl_exact - real.ppl_exact for cell, real in pairs]),
-                accuracy=interval([share for share, _ in right]) if right else None,
-                accuracy_difference=interval([share - real for share, real in right]) if right else None,
+                len(here),
+                interval([cell.ppl_exact for cell in here]),
+                interval([cell.ppl_exact - real.ppl_exact for cell, real in pairs]),
+                interval([share for share, _ in right]) if right else None,
+                interval([share - real for share, real in right]) if right else None,
             )
         )
     return found
