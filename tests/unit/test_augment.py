@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -120,9 +121,11 @@ def test_a_larger_subset_holds_every_smaller_one() -> None:
     assert [valid_rows(rows) for rows in (1, 100, 4000)] == [1, 10, 400]
 
 
-@pytest.mark.parametrize(
-    "source", [repeated(REAL_TEXTS), eda.eda(REAL_TEXTS, 0), lambda rows: Texts(["c"] * len(rows))]
-)
+def one_word(rows: Sequence[int]) -> Texts:
+    return Texts(["c"] * len(rows))
+
+
+@pytest.mark.parametrize("source", [repeated(REAL_TEXTS), eda.eda(REAL_TEXTS, 0), one_word])
 @pytest.mark.parametrize("budget_tokens", [1, 2, 14, 15, 1000])
 def test_every_source_fills_the_same_budget(source: Source, budget_tokens: int) -> None:
     added = drawn(source, ENCODE, budget_tokens)
@@ -267,7 +270,7 @@ def test_pages_hold_every_condition_and_the_verdict() -> None:
         "than lstm_lm; best ratio 1."
     )
     assert sentence(results.verdicts[0]) in text
-    assert "| 100 | same_data | davam | 1 | 3 | 42.37 | 36.11 to 48.62 | -9.97 | -10.11 to -9.82 |" in text
+    assert "| 100 | same_data | davam | 1 | 3 | 42.37 | 36.23 to 48.50 | -9.97 | -10.11 to -9.82 |" in text
     assert "accuracy" not in text
     assert "&lt;caption&gt; &amp; more" in page
     tags = Tags()
@@ -283,7 +286,7 @@ def test_accuracies_are_shown_where_there_are_labels() -> None:
     cells += [cell(SAME_DATA, "davam", 1.0, seed, 50, 0.6 + seed / 10) for seed in range(3)]
     cells += [cell(PRETRAINED, "causal_lm", 1.0, seed, 50) for seed in range(3)]
     lines = markdown(Results([], cells, [])).splitlines()
-    assert lines[2].endswith("| accuracy | 95% | difference | 95% |")
+    assert next(line for line in lines if "size" in line).endswith("| accuracy | 95% | difference | 95% |")
     assert next(line for line in lines if "davam" in line).endswith("| +0.100 | +0.100 to +0.100 |")
     assert next(line for line in lines if "causal_lm" in line).endswith("| – | – | – | – |")
     rows = table(cells)
@@ -419,7 +422,7 @@ def test_sizes_beyond_the_corpus_are_refused_before_any_training() -> None:
     with pytest.raises(DataError) as caught:
         check_sizes(study_of(options("--sizes", "10,301", "--sources", "eda")), tokens)
     assert str(caught.value) == "--sizes 301: the corpus has 300 training sentences; ask for fewer, or add text"
-    with pytest.raises(DataError, match="^200 training sentences for 256 codes: every code needs several"):
+    with pytest.raises(DataError, match=r"^200 training sentences for 256 codes: every code needs several"):
         check_sizes(study_of(options("--sizes", "200")), tokens)
     untested = dataclasses.replace(tokens, files=files[:2])
     with pytest.raises(DataError, match=r"^no test sentences: give data.valid and data.test"):
