@@ -134,7 +134,9 @@ def augment(options: argparse.Namespace) -> None:
     """Trains what is not there yet, and prints and writes the results."""
     study = study_of(options)
     if options.dry_run:
+        each = 1 + len(list(study.protocols)) * (len(study.ratios) - 1)
         print("\n".join(explain([TOKENS], study.run)))
+        print(f"{CELL_STAGE:<10}  {len(study.sizes) * len(study.seeds) * each} of them, but for those that are there")
         return
     tokens = run_stage(TOKENS, study.run)
     check_sizes(study, tokens)

@@ -94,7 +94,7 @@ def summaries(cells: Iterable[Cell]) -> list[Summary]:
     alone = {(cell.size, cell.seed): cell for cell in cells if cell.source == REAL}
     found = []
     ordered = sorted(cells, key=lambda cell: (cell.size, cell.protocol, cell.source, cell.ratio, cell.seed))
-    for condition, group in groupby(ordered, key=lambda cell: cell.condition):
+    for _, group in groupby(ordered, key=lambda cell: cell.condition):
         here = list(group)
         before = [alone[cell.size, cell.seed] for cell in here]
         pairs = list(zip(here, before, strict=True))
@@ -105,7 +105,10 @@ def summaries(cells: Iterable[Cell]) -> list[Summary]:
         ]
         found.append(
             Summary(
-                *condition,
+                here[0].protocol,
+                here[0].source,
+                here[0].size,
+                here[0].ratio,
                 len(here),
                 interval([cell.ppl_exact for cell in here]),
                 interval([cell.ppl_exact - real.ppl_exact for cell, real in pairs]),
