@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -103,23 +103,22 @@ def _shown(value: Interval | None, digits: str, sign: str) -> list[str]:
 
 
 def _charts(found: Sequence[Summary]) -> list[Chart]:
+    """Two for each size and protocol: the perplexity, and its paired difference."""
     charts = []
-    for size in sorted({each.size for each in found}):
-        here = [each for each in found if each.size == size]
-        alone = [each for each in here if each.source == REAL]
+    for size, protocol in dict.fromkeys((each.size, each.protocol) for each in found):
         lines: dict[str, list[Summary]] = {}
-        for each in here:
-            if each.source != REAL:
-                lines.setdefault(f"{each.source}, {each.protocol}", list(alone)).append(each)
-        for name, measure in (("Perplexity", "ppl"), ("Paired difference of the perplexity", "difference")):
-            title = f"{name}, {size:,} real sentences"
-            y_label = "ppl_exact" if measure == "ppl" else "difference from ratio 0"
-            points: Mapping[str, Any] = {
-                line: [(each.ratio, *dataclasses.astuple(getattr(each, measure))) for each in entries]
-                for line, entries in lines.items()
+        for each in found:
+            if (each.size, each.protocol) == (size, protocol) and each.source != REAL:
+                alone = [one for one in found if (one.size, one.source) == (size, REAL)]
+                lines.setdefault(each.source, alone).append(each)
+        for measure, name in (("ppl", "perplexity (ppl_exact)"), ("difference", "paired difference from ratio 0")):
+            points = {
+                source: [(each.ratio, *dataclasses.astuple(getattr(each, measure))) for each in entries]
+                for source, entries in lines.items()
             }
-            shown = Intervals(title, "tokens added for each real one", y_label, points)
-            charts.append(interval_chart(shown, f"{measure}{size}"))
+            title = f"{size:,} real sentences, {protocol}: {name}"
+            shown = Intervals(title, "tokens added for each real one", measure, points)
+            charts.append(interval_chart(shown, f"{measure}-{size}-{protocol}"))
     return charts
 
 

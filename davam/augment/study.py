@@ -14,7 +14,7 @@ import pyarrow as pa
 from davam.augment.intervals import Interval, interval
 from davam.data.schemas import SCHEMAS
 
-SAME_DATA, PRETRAINED = "same_data", "pretrained"
+PROTOCOLS = SAME_DATA, PRETRAINED = "same_data", "pretrained"
 REAL = "real"  # the source of the cells without anything added
 REPEAT, LSTM_LM, EDA, CAUSAL_LM = "repeat", "lstm_lm", "eda", "causal_lm"
 RIVALS = (REPEAT, LSTM_LM)  # what a generator must beat before it is said to help
@@ -93,7 +93,9 @@ def summaries(cells: Iterable[Cell]) -> list[Summary]:
     cells = list(cells)
     alone = {(cell.size, cell.seed): cell for cell in cells if cell.source == REAL}
     found = []
-    ordered = sorted(cells, key=lambda cell: (cell.size, cell.protocol, cell.source, cell.ratio, cell.seed))
+    ordered = sorted(
+        cells, key=lambda cell: (cell.size, PROTOCOLS.index(cell.protocol), cell.source, cell.ratio, cell.seed)
+    )
     for _, group in groupby(ordered, key=lambda cell: cell.condition):
         here = list(group)
         before = [alone[cell.size, cell.seed] for cell in here]

@@ -100,9 +100,9 @@ def test_generators_under_both_protocols(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     shown = [line.split(" | ")[1:3] for line in rows(done)]
     assert shown == [
+        *(["same_data", name] for name in ("davam", "eda", "lstm_lm", "real", "repeat")),
         ["pretrained", "davam"],
         ["pretrained", "lstm_lm"],
-        *(["same_data", name] for name in ("davam", "eda", "lstm_lm", "real", "repeat")),
     ]
     assert "* **davam on its own 200 sentences (same_data): " in done.stdout
     before = manifests(tmp_path)

@@ -140,7 +140,7 @@ def test_a_larger_budget_begins_with_the_smaller_one() -> None:
     assert large.tokens[: len(small.tokens) - 1] == small.tokens[:-1]
     again = drawn(listed(large.texts), ENCODE, 9)
     assert again.tokens == small.tokens
-    assert large.texts.labels[:4] == REAL_TEXTS.labels
+    assert large.texts.take(range(4)) == REAL_TEXTS
 
 
 def test_long_rows_have_no_end_and_blank_ones_are_left_out() -> None:
@@ -300,7 +300,7 @@ def test_a_classifier_finds_labels_that_words_give_away() -> None:
     parts = [(0, 100), (100, 150), (150, 300)]
     rows = [Rows.from_lists(range(stop - first), tokens[first:stop], numbers[first:stop]) for first, stop in parts]
     assert classifier_accuracy(30, 2, 0, rows) > 0.95
-    wrong = Rows(rows[0].ids, rows[0].flat, rows[0].start, 1 - rows[0].label)
+    wrong = Rows.from_lists(range(100), tokens[:100], [1 - number for number in numbers[:100]])
     assert classifier_accuracy(30, 2, 0, [wrong, *rows[1:]]) < 0.5
 
 
