@@ -85,6 +85,12 @@ def slots(execution: Execution) -> int:
     return max(1, fit)
 
 
+def task_cpus() -> int:
+    """How many tasks of one CPU run at once: on this machine no more than it has, on a cluster as many as that has."""
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    return max(1, cpus if os.environ.get("RAY_ADDRESS") else min(cpus, os.cpu_count() or 1))
+
+
 def address() -> str:
     """Where other processes reach the cluster that this one is connected to."""
     return str(ray.get_runtime_context().gcs_address)

@@ -100,6 +100,23 @@ SCHEMAS: dict[str, pa.Schema] = {
         epochs=pa.int32(),
         train_s=pa.float64(),
     ),
+    # one language model of the experiment on augmentation; accuracy is NaN without labels
+    "augment_cells/1": _schema(
+        "augment_cells/1",
+        protocol=pa.string(),
+        source=pa.string(),
+        size=pa.int64(),
+        ratio=pa.float64(),
+        seed=pa.int64(),
+        ppl_exact=pa.float64(),
+        accuracy=pa.float64(),
+        tokens_real=pa.int64(),
+        tokens_added=pa.int64(),
+        rows_added=pa.int64(),
+        steps=pa.int64(),
+        epochs=pa.int64(),
+        wall_s=pa.float64(),
+    ),
 }
 
 

@@ -39,6 +39,10 @@ class Stream(IntEnum):
     VARY = 16
     VARY_DECODER = 17
     LABEL = 18
+    SUBSET = 19
+    EDA = 20
+    PROMPT = 21
+    CAUSAL_LM = 22
 
 
 def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:

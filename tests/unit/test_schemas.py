@@ -38,6 +38,21 @@ COLUMNS = {
         *ORIGIN,
     ],
     "varied/1": ["id", "variation", "given", "label", "text", *ORIGIN],
+    "augment_cells/1": [
+        "protocol",
+        "source",
+        "size",
+        "ratio",
+        "seed",
+        "ppl_exact",
+        "accuracy",
+        "tokens_real",
+        "tokens_added",
+        "rows_added",
+        "steps",
+        "epochs",
+        "wall_s",
+    ],
 }
 
 

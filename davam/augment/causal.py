@@ -1,0 +1,106 @@
+"""Sentences of a pretrained causal language model, continued from real ones: what a person without a generator of their
+own would try.
+
+The model reads a few real sentences, one a line, and writes the next line. Row i is a function of (model, seed, i, the
+real sentences) alone.
+
+Legend: B rows, T tokens, V vocabulary.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from davam.augment.rows import BLOCK_ROWS, Source, Texts
+from davam.errors import ConfigError
+from davam.nn.choice import draw
+from davam.nn.noise import Stream, generator, sampling_uniforms
+
+PROMPT_ROWS = 8
+MOST_NEW_TOKENS = 64
+
+
+def require_folder(path: str) -> None:
+    """Raises ConfigError when there is no causal model at the path."""
+    if not (Path(path) / "config.json").is_file():
+        raise ConfigError(
+            f"--causal-lm {path}: no model here (no config.json); give the local folder of a Hugging Face causal "
+            "language model, or leave it out"
+        )
+
+
+def folder_sha256(path: str) -> str:
+    """sha256, in hex, of the folder's files."""
+    digest = hashlib.sha256()
+    for file in sorted(entry for entry in Path(path).iterdir() if entry.is_file()):
+        digest.update(f"{file.name}\0".encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def causal_lm(path: str, real: Texts, seed: int) -> Source:
+    """The lines that the model of a local folder writes; a block of rows shares its prompt.
+
+    Raises ConfigError when transformers cannot open the folder.
+    """
+    tokenizer, model = _opened(path)
+    ends = _line_ends(tokenizer)
+    room = model.config.max_position_embeddings - MOST_NEW_TOKENS
+
+    def written(rows: Sequence[int]) -> Texts:
+        prompt = "\n".join(_prompt(real, seed, rows[0] // BLOCK_ROWS)) + "\n"
+        begin = tokenizer(prompt, return_tensors="pt")["input_ids"][:, -room:]
+        lines = tokenizer.batch_decode(_continued(model, begin, seed, rows, ends), skip_special_tokens=True)
+        return Texts([" ".join(line.split()) for line in lines])
+
+    return written
+
+
+def _opened(path: str) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    require_folder(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--causal-lm {path}: transformers cannot open it ({reason})") from None
+    return tokenizer, model.float().eval()
+
+
+def _prompt(real: Texts, seed: int, block: int) -> list[str]:
+    places = generator(seed, Stream.PROMPT, block).permutation(len(real.texts))[:PROMPT_ROWS]
+    return [real.texts[place] for place in places]
+
+
+def _line_ends(tokenizer: Any) -> set[int]:
+    """The tokens that end a line."""
+    newlines = {token for text, token in tokenizer.get_vocab().items() if "\n" in tokenizer.decode([token])}
+    return newlines if tokenizer.eos_token_id is None else newlines | {tokenizer.eos_token_id}
+
+
+@torch.no_grad()
+def _continued(model: Any, begin: Tensor, seed: int, rows: Sequence[int], ends: set[int]) -> list[list[int]]:
+    """New tokens of each row up to the end of its line, each drawn by its own uniform number."""
+    uniform_BT = sampling_uniforms(seed, Stream.CAUSAL_LM, rows, MOST_NEW_TOKENS)
+    lines: list[list[int]] = [[] for _ in rows]
+    open_rows = set(range(len(rows)))
+    fed_BT, cache = begin.expand(len(rows), -1), None
+    for step in range(MOST_NEW_TOKENS):
+        out = model(input_ids=fed_BT, past_key_values=cache, use_cache=True)
+        token_B, _ = draw(out.logits[:, -1], uniform_BT[:, step])
+        for row in list(open_rows):
+            if int(token_B[row]) in ends:
+                open_rows.discard(row)
+            else:
+                lines[row].append(int(token_B[row]))
+        if not open_rows:
+            break
+        fed_BT, cache = token_B[:, None], out.past_key_values
+    return lines

@@ -1,0 +1,130 @@
+"""The experiment's results in Markdown, as one self-contained page, and as plain data for JSON."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from davam.augment.intervals import Interval
+from davam.augment.study import REAL, Cell, Summary, Verdict, summaries
+from davam.evaluate.charts import Chart, Intervals, interval_chart
+
+TITLE = "Is a generated corpus worth adding?"
+COLUMNS = ("size", "protocol", "source", "ratio", "seeds", "ppl_exact", "95%", "difference", "95%")
+LABEL_COLUMNS = ("accuracy", "95%", "difference", "95%")
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that is shown: how it came about, every cell, and the answers."""
+
+    caption: Sequence[str]
+    cells: Sequence[Cell]
+    verdicts: Sequence[Verdict]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether classifiers were measured."""
+        return any(cell.accuracy is not None for cell in self.cells)
+
+
+def markdown(results: Results) -> str:
+    """The answers, the caption and the table."""
+    columns = _columns(results)
+    lines = [f"## {TITLE}", "", *(f"* **{sentence(each)}**" for each in results.verdicts)]
+    lines += [*(f"* {line}" for line in results.caption), ""]
+    lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| {' | '.join(row)} |" for row in _rows(results)]
+    return "\n".join(lines) + "\n"
+
+
+def html(results: Results) -> str:
+    """The same as one page with charts, without links to the outside; every text is escaped."""
+    source = resources.files("davam.augment").joinpath("augment.html.j2").read_text("utf-8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    return template.render(
+        title=TITLE,
+        verdicts=[sentence(each) for each in results.verdicts],
+        caption=results.caption,
+        charts=_charts(summaries(results.cells)),
+        columns=_columns(results),
+        rows=_rows(results),
+    )
+
+
+def plain(results: Results) -> dict[str, Any]:
+    """The same as plain data; what is not finite or not there is None."""
+    return {
+        "verdicts": [dataclasses.asdict(each) for each in results.verdicts],
+        "caption": list(results.caption),
+        "summaries": _finite([dataclasses.asdict(each) for each in summaries(results.cells)]),
+        "cells": _finite([dataclasses.asdict(each) for each in results.cells]),
+    }
+
+
+def sentence(verdict: Verdict) -> str:
+    """The verdict in words."""
+    ratio = f"best ratio {verdict.best_ratio:g}" if verdict.best_ratio else "best ratio 0: add nothing"
+    return (
+        f"{verdict.source} on its own {verdict.size:,} sentences (same_data): {verdict.says}; {verdict.why}; {ratio}."
+    )
+
+
+def _columns(results: Results) -> tuple[str, ...]:
+    return COLUMNS + (LABEL_COLUMNS if results.labelled else ())
+
+
+def _rows(results: Results) -> list[list[str]]:
+    rows = []
+    for found in summaries(results.cells):
+        row = [f"{found.size:,}", found.protocol, found.source, f"{found.ratio:g}", str(found.seeds)]
+        row += [*_shown(found.ppl, ".2f", ""), *_difference(found, found.difference, ".2f")]
+        if results.labelled:
+            row += [*_shown(found.accuracy, ".3f", ""), *_difference(found, found.accuracy_difference, ".3f")]
+        rows.append(row)
+    return rows
+
+
+def _difference(found: Summary, difference: Interval | None, digits: str) -> list[str]:
+    return [NONE, NONE] if found.source == REAL else _shown(difference, digits, "+")
+
+
+def _shown(value: Interval | None, digits: str, sign: str) -> list[str]:
+    if value is None:
+        return [NONE, NONE]
+    bounded = math.isfinite(value.low)
+    bounds = f"{value.low:{sign}{digits}} to {value.high:{sign}{digits}}" if bounded else NONE
+    return [f"{value.mean:{sign}{digits}}", bounds]
+
+
+def _charts(found: Sequence[Summary]) -> list[Chart]:
+    """Two for each size and protocol: the perplexity, and its paired difference."""
+    charts = []
+    for size, protocol in dict.fromkeys((each.size, each.protocol) for each in found):
+        lines: dict[str, list[Summary]] = {}
+        for each in found:
+            if (each.size, each.protocol) == (size, protocol) and each.source != REAL:
+                alone = [one for one in found if (one.size, one.source) == (size, REAL)]
+                lines.setdefault(each.source, alone).append(each)
+        for measure, name in (("ppl", "perplexity (ppl_exact)"), ("difference", "paired difference from ratio 0")):
+            points = {
+                source: [(each.ratio, *dataclasses.astuple(getattr(each, measure))) for each in entries]
+                for source, entries in lines.items()
+            }
+            title = f"{size:,} real sentences, {protocol}: {name}"
+            shown = Intervals(title, "tokens added for each real one", measure, points)
+            charts.append(interval_chart(shown, f"{measure}-{size}-{protocol}"))
+    return charts
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, list) else value

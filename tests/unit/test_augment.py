@@ -1,0 +1,435 @@
+"""The parts of the experiment on augmentation: rows and budgets, rivals, intervals, verdicts, pages, and options."""
+
+import argparse
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from davam.augment import eda
+from davam.augment.causal import causal_lm
+from davam.augment.intervals import Interval, interval, t_quantile, within
+from davam.augment.measure import classifier_accuracy, lengthened
+from davam.augment.page import Results, html, markdown, plain, sentence
+from davam.augment.rows import (
+    Source,
+    Texts,
+    drawn,
+    encoder,
+    listed,
+    nothing,
+    read_texts,
+    repeated,
+    subset,
+    valid_rows,
+    write_texts,
+)
+from davam.augment.study import (
+    HELPS,
+    HURTS,
+    LSTM_LM,
+    NO_DIFFERENCE,
+    PRETRAINED,
+    REAL,
+    REPEAT,
+    SAME_DATA,
+    Cell,
+    summaries,
+    table,
+    unbeaten,
+    verdict,
+)
+from davam.data.artifacts import Store
+from davam.data.batches import Rows
+from davam.data.pieces import Piece
+from davam.data.schemas import check
+from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
+from davam.errors import ConfigError, DataError
+from davam.recipe import load_recipe
+from pipelines.augment import check_sizes, language_model_recipe, numbers, parsed, study_of
+from tests.small import adamw
+
+REAL_TEXTS = Texts(["a b c", "d e", "a a b c d", "e"], ["x", "y", "x", "y"])
+TOKENIZER = TextTokenizer.fit_words(count_words(REAL_TEXTS.texts), None, 1)
+ENCODE = encoder(TOKENIZER, 10)
+WORDS = st.lists(st.sampled_from("abcdefg"), max_size=30)
+
+
+def random(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@given(WORDS, st.integers(1, 5), st.integers(0, 99))
+def test_swapping_keeps_every_word(words: list[str], count: int, seed: int) -> None:
+    assert Counter(eda.swapped(words, count, random(seed))) == Counter(words)
+
+
+def test_one_swap_moves_two_words() -> None:
+    moved = eda.swapped(list("abcdef"), 1, random())
+    assert sum(one != other for one, other in zip(moved, "abcdef", strict=True)) == 2
+
+
+@given(WORDS, st.integers(1, 40), st.integers(0, 99))
+def test_deleting_keeps_the_order_and_one_word(words: list[str], count: int, seed: int) -> None:
+    kept = eda.deleted(words, count, random(seed))
+    assert len(kept) == max(min(1, len(words)), len(words) - count)
+    rest = iter(words)
+    assert all(word in rest for word in kept)
+
+
+@given(WORDS, st.integers(1, 5), st.integers(0, 99))
+def test_inserting_adds_words_of_the_sentence(words: list[str], count: int, seed: int) -> None:
+    longer = eda.inserted(words, count, random(seed))
+    assert len(longer) == len(words) + (count if words else 0)
+    assert set(longer) == set(words)
+    rest = iter(longer)
+    assert all(word in rest for word in words)
+
+
+def test_a_tenth_of_the_words_is_changed_but_at_least_one() -> None:
+    assert [eda.changes(words) for words in (1, 10, 26, 40)] == [1, 1, 3, 4]
+
+
+def test_every_operation_occurs() -> None:
+    lengths = {len(eda.altered(list("abcd"), random(seed))) for seed in range(40)}
+    assert lengths == {3, 4, 5}
+
+
+def test_eda_is_a_function_of_seed_and_row() -> None:
+    source = eda.eda(REAL_TEXTS, 3)
+    together = source(range(12))
+    assert [source([row]).texts[0] for row in range(12)] == together.texts
+    assert together.labels == ["x", "y"] * 6
+    assert eda.eda(REAL_TEXTS, 4)(range(12)).texts != together.texts
+    assert [source([row]).texts for row in (2, 6, 10)] != [source([2]).texts] * 3
+
+
+def test_a_larger_subset_holds_every_smaller_one() -> None:
+    assert subset(100, 10, 1) == subset(100, 60, 1)[:10]
+    assert sorted(subset(100, 100, 1)) == list(range(100))
+    assert subset(100, 10, 1) != subset(100, 10, 2)
+    assert [valid_rows(rows) for rows in (1, 100, 4000)] == [1, 10, 400]
+
+
+def one_word(rows: Sequence[int]) -> Texts:
+    return Texts(["c"] * len(rows))
+
+
+@pytest.mark.parametrize("source", [repeated(REAL_TEXTS), eda.eda(REAL_TEXTS, 0), one_word])
+@pytest.mark.parametrize("budget_tokens", [1, 2, 14, 15, 1000])
+def test_every_source_fills_the_same_budget(source: Source, budget_tokens: int) -> None:
+    added = drawn(source, ENCODE, budget_tokens)
+    assert sum(len(row) for row in added.tokens) == budget_tokens
+    assert len(added.texts.texts) == len(added.tokens)
+    assert all(row[-1] == EOS_ID and EOS_ID not in row[:-1] for row in added.tokens[:-1])
+    assert ENCODE(added.texts.texts[-1:])[0][: len(added.tokens[-1])] == added.tokens[-1]
+
+
+def test_a_larger_budget_begins_with_the_smaller_one() -> None:
+    small, large = (drawn(repeated(REAL_TEXTS), ENCODE, budget) for budget in (9, 200))
+    assert large.tokens[: len(small.tokens) - 1] == small.tokens[:-1]
+    again = drawn(listed(large.texts), ENCODE, 9)
+    assert again.tokens == small.tokens
+    assert large.texts.take(range(4)) == REAL_TEXTS
+
+
+def test_long_rows_have_no_end_and_blank_ones_are_left_out() -> None:
+    assert [len(row) for row in encoder(TOKENIZER, 3)(["a b c", "a b c d", " "])] == [4, 3, 0]
+    assert EOS_ID not in encoder(TOKENIZER, 3)(["a b c d"])[0]
+    every_other = drawn(lambda rows: Texts(["" if row % 2 else "a" for row in rows]), ENCODE, 6)
+    assert every_other.texts.texts == ["a"] * 3
+    assert drawn(nothing, ENCODE, 0).tokens == []
+
+
+def test_a_source_without_words_is_refused() -> None:
+    with pytest.raises(DataError) as caught:
+        drawn(lambda rows: Texts([" "] * len(rows)), ENCODE, 5)
+    assert str(caught.value) == "rows 0 to 256 of a source hold no words; leave the source out"
+
+
+def test_texts_come_back_from_a_file(tmp_path: Path) -> None:
+    for texts in (REAL_TEXTS, Texts(["one\u2028line", 'quote " and \\ \t é']), Texts([])):
+        write_texts(str(tmp_path / "texts.jsonl"), texts)
+        assert read_texts(str(tmp_path / "texts.jsonl")) == texts
+
+
+# From printed tables of Student's distribution.
+@pytest.mark.parametrize(("freedom", "t"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042)])
+def test_quantiles_are_those_of_the_tables(freedom: int, t: float) -> None:
+    assert t_quantile(freedom) == pytest.approx(t, abs=5e-4)
+    assert within(t, freedom) == pytest.approx(0.95, abs=5e-5)
+
+
+def test_an_interval_by_hand() -> None:
+    # mean 2, s = 1, t = 4.303: 2 ± 4.303 / sqrt(3)
+    found = interval([1.0, 2.0, 3.0])
+    assert found.mean == 2
+    assert found.high - 2 == pytest.approx(2.4843, abs=5e-4)
+    assert 2 - found.low == pytest.approx(2.4843, abs=5e-4)
+    assert interval([5.0]) == Interval(5.0, -math.inf, math.inf)
+    assert interval([1.0, 1.0]) == Interval(1.0, 1.0, 1.0)
+    assert (Interval(-1, -2, -0.1).below_zero, Interval(-1, -2, 0).below_zero) == (True, False)
+    assert (Interval(1, 0.1, 2).above_zero, Interval(1, 0, 2).above_zero) == (True, False)
+
+
+def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
+    draws = random(0).standard_normal((4000, 3))
+    held = [found.low < 0 < found.high for found in map(interval, draws.tolist())]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+
+
+def cell(protocol: str, source: str, ratio: float, seed: int, ppl: float, accuracy: float | None = None) -> Cell:
+    return Cell(protocol, source, 100, ratio, seed, ppl, accuracy, 900, round(900 * ratio), 100, 50, 5, 1.0)
+
+
+def cells_of(**ppl: float) -> list[Cell]:
+    """Three seeds at ratio 1 of each source, with the same small scatter as without anything added."""
+    found = []
+    for seed, noise in enumerate((0.0, 2.0, 5.0)):
+        found.append(cell(SAME_DATA, REAL, 0.0, seed, 50 + noise))
+        for place, (source, value) in enumerate(ppl.items()):
+            found.append(cell(SAME_DATA, source, 1.0, seed, value + noise + 0.1 * (seed == place % 3)))
+    return found
+
+
+def test_differences_are_paired() -> None:
+    found = {each.source: each for each in summaries(cells_of(davam=40.0))}
+    assert found["davam"].difference.mean == pytest.approx(-10 + 0.1 / 3)
+    assert found["davam"].difference.high < -9
+    assert found["davam"].ppl.high > 45  # what the seeds have in common is part of this one
+    assert found[REAL].difference == Interval(0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("ppl", "says", "why", "best"),
+    [
+        ({"davam": 40, LSTM_LM: 45, REPEAT: 48}, HELPS, "lower than without, than repeated real text", 1),
+        ({"davam": 46, LSTM_LM: 45, REPEAT: 48}, NO_DIFFERENCE, "not shown to be lower than lstm_lm", 1),
+        ({"davam": 46, LSTM_LM: 45, REPEAT: 44}, NO_DIFFERENCE, "not shown to be lower than repeat and lstm_lm", 1),
+        ({"davam": 40, REPEAT: 48}, NO_DIFFERENCE, "not shown to be lower than lstm_lm", 1),
+        ({"davam": 60, LSTM_LM: 65, REPEAT: 70}, HURTS, "higher than without at every ratio", 0),
+        ({"davam": 50, LSTM_LM: 65, REPEAT: 70}, NO_DIFFERENCE, "at no ratio does the interval", 0),
+    ],
+)
+def test_the_verdict_follows_from_the_intervals(ppl: dict[str, float], says: str, why: str, best: float) -> None:
+    found = verdict(cells_of(**ppl), "davam", 100)
+    assert (found.says, found.best_ratio) == (says, best)
+    assert why in found.why
+
+
+def test_the_verdict_is_on_the_same_data_alone() -> None:
+    cells = cells_of(davam=60, lstm_lm=65, repeat=70)
+    better = [cell(PRETRAINED, "davam", 1.0, seed, 20.0) for seed in range(3)]
+    assert verdict([*cells, *better], "davam", 100).says == HURTS
+
+
+def test_one_ratio_that_helps_is_enough_and_one_that_does_not_hurt_saves() -> None:
+    good, bad = cells_of(davam=40, lstm_lm=45, repeat=48), cells_of(davam=60, lstm_lm=65, repeat=70)
+    twice = [dataclasses.replace(each, ratio=2.0) for each in bad if each.source != REAL]
+    assert verdict([*good, *twice], "davam", 100).says == HELPS
+    assert verdict([*good, *twice], "davam", 100).best_ratio == 1
+    twice = [dataclasses.replace(each, ratio=2.0, ppl_exact=50.0) for each in bad if each.source != REAL]
+    assert verdict([*bad, *twice], "davam", 100).says == NO_DIFFERENCE
+    assert unbeaten(good, "davam", 100, 2.0) == [REPEAT, LSTM_LM]
+
+
+def test_one_seed_says_so() -> None:
+    one = [each for each in cells_of(davam=40, lstm_lm=45, repeat=48) if each.seed == 0]
+    found = verdict(one, "davam", 100)
+    assert (found.says, found.why) == (NO_DIFFERENCE, "one seed gives no interval; give --seeds 3 or more")
+    assert "| – |" in markdown(Results([], one, [found]))
+
+
+class Tags(HTMLParser):
+    """The tags of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.seen.append(tag)
+
+
+def test_pages_hold_every_condition_and_the_verdict() -> None:
+    cells = cells_of(davam=40, lstm_lm=45, repeat=48)
+    results = Results(["<caption> & more"], cells, [verdict(cells, "davam", 100)])
+    text, page, values = markdown(results), html(results), plain(results)
+    assert sentence(results.verdicts[0]) == (
+        "davam on its own 100 sentences (same_data): helps; at ratio 1 lower than without, than repeated real text and "
+        "than lstm_lm; best ratio 1."
+    )
+    assert sentence(results.verdicts[0]) in text
+    assert "| 100 | same_data | davam | 1 | 3 | 42.37 | 36.23 to 48.50 | -9.97 | -10.11 to -9.82 |" in text
+    assert "accuracy" not in text
+    assert "&lt;caption&gt; &amp; more" in page
+    tags = Tags()
+    tags.feed(page)
+    assert (tags.seen.count("tr"), tags.seen.count("svg")) == (5, 2)
+    assert not {"script", "link", "img"} & set(tags.seen)
+    assert len(values["cells"]) == 12
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+
+
+def test_accuracies_are_shown_where_there_are_labels() -> None:
+    cells = [cell(SAME_DATA, REAL, 0.0, seed, 50, 0.5 + seed / 10) for seed in range(3)]
+    cells += [cell(SAME_DATA, "davam", 1.0, seed, 50, 0.6 + seed / 10) for seed in range(3)]
+    cells += [cell(PRETRAINED, "causal_lm", 1.0, seed, 50) for seed in range(3)]
+    lines = markdown(Results([], cells, [])).splitlines()
+    assert next(line for line in lines if "size" in line).endswith("| accuracy | 95% | difference | 95% |")
+    assert next(line for line in lines if "davam" in line).endswith("| +0.100 | +0.100 to +0.100 |")
+    assert next(line for line in lines if "causal_lm" in line).endswith("| – | – | – | – |")
+    rows = table(cells)
+    check(rows.schema, "augment_cells/1", "the cells")
+    assert np.isnan(rows["accuracy"].to_numpy()).sum() == 3
+
+
+def test_a_classifier_finds_labels_that_words_give_away() -> None:
+    numbers = random(1).integers(2, size=300).tolist()
+    tokens = [[10 + label, *random(place).integers(20, 25, 4).tolist(), EOS_ID] for place, label in enumerate(numbers)]
+    parts = [(0, 100), (100, 150), (150, 300)]
+    rows = [Rows.from_lists(range(stop - first), tokens[first:stop], numbers[first:stop]) for first, stop in parts]
+    assert classifier_accuracy(30, 2, 0, rows) > 0.95
+    wrong = Rows.from_lists(range(100), tokens[:100], [1 - number for number in numbers[:100]])
+    assert classifier_accuracy(30, 2, 0, [wrong, *rows[1:]]) < 0.5
+
+
+def test_few_rows_get_more_epochs() -> None:
+    assert lengthened(adamw(3, 32), 320, 1000).epochs == 100
+    assert lengthened(adamw(3, 32), 330, 1000).epochs == 91
+    assert lengthened(adamw(3, 32), 320, 0).epochs == 3
+
+
+@pytest.fixture(scope="module")
+def causal_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A causal model with random weights, as transformers saves it."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("causal")
+    words = {word: number for number, word in enumerate(["<end>", "\n", *"abcde"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<end>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(words), n_positions=128, n_embd=8, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_causal_model_writes_lines_by_seed_and_row(causal_folder: str) -> None:
+    source = causal_lm(causal_folder, REAL_TEXTS, 1)
+    lines = source(range(20)).texts
+    assert lines == causal_lm(causal_folder, REAL_TEXTS, 1)(range(20)).texts
+    assert lines != causal_lm(causal_folder, REAL_TEXTS, 2)(range(20)).texts
+    assert {word for line in lines for word in line.split()} == set("abcde")
+    # Two of the seven tokens end a line, so it has 2.5 words on average.
+    assert 1 < np.mean([len(line.split()) for line in lines]) < 5
+
+
+def test_a_folder_that_transformers_cannot_open_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=rf"^--causal-lm {tmp_path}: transformers cannot open it \("):
+        causal_lm(str(tmp_path), REAL_TEXTS, 0)
+
+
+def write_file(uri: str, text: str) -> dict[str, float]:
+    Path(uri).mkdir(parents=True)
+    (Path(uri) / "file").write_text(text)
+    return {"length": float(len(text))}
+
+
+def test_a_piece_is_built_once_and_named_by_its_description(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    piece = Piece("part", 1, {"text": "abc"}, {"from": "f"}, partial(write_file, text="abc"))
+    assert piece.find(store) is None
+    built = piece.build(store)
+    assert piece.find(store) == built
+    assert built.metrics == {"length": 3.0}
+    assert dataclasses.replace(piece, make=partial(write_file, text="other")).find(store) == built
+    assert dataclasses.replace(piece, recipe={"text": "abd"}).find(store) is None
+
+
+def options(*given: str) -> argparse.Namespace:
+    return parsed(["--preset", "recommended,tiny,brief", "--store", "/nowhere", *given])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--sizes", "0"], "--sizes 0: give numbers of at least 1 by commas, e.g. 1000,2000"),
+        (["--sizes", "10,many"], "--sizes many: give numbers by commas, e.g. 1000,2000"),
+        (["--ratios", "1,-0.5"], "--ratios -0.5: give numbers of at least 0 by commas, e.g. 0,0.5,1"),
+        (["--ratios", "nan"], "--ratios nan: give numbers of at least 0 by commas, e.g. 0,0.5,1"),
+        (["--seeds", "0"], "--seeds 0: give 1 or more; intervals need at least 2"),
+        (["--least-steps", "-1"], "--least-steps -1: give 0 or more"),
+        (["--sources", "davam,gpt"], "--sources gpt: no such source; there are davam, lstm_lm, repeat, eda, or all"),
+        (["--sources", "causal_lm"], "--sources causal_lm: give --causal-lm, the local folder of such a model"),
+        (
+            ["--causal-lm", "no/such"],
+            "--causal-lm no/such: no model here (no config.json); give the local folder of a Hugging Face causal "
+            "language model, or leave it out",
+        ),
+        (["--lm", "vae"], "--lm vae: a vae has no exact likelihood; give lstm_lm and layers"),
+        (["--preset", "lstm_lm,tiny"], "model.kind=lstm_lm: that is the rival of every other model; choose another"),
+    ],
+)
+def test_what_is_refused_says_what_to_do(given: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        study_of(options(*given))
+    assert str(caught.value).startswith(message)
+
+
+def test_options_are_put_in_order_and_nothing_is_always_among_the_ratios() -> None:
+    study = study_of(options("--sizes", "20,10,20", "--ratios", "2,0.5", "seed=7"))
+    assert (study.sizes, study.ratios, study.seeds) == ((10, 20), (0.0, 0.5, 2.0), (7, 8, 9))
+    assert list(study.protocols) == [
+        (SAME_DATA, "davam"),
+        (PRETRAINED, "davam"),
+        (SAME_DATA, "lstm_lm"),
+        (PRETRAINED, "lstm_lm"),
+        (SAME_DATA, "repeat"),
+        (SAME_DATA, "eda"),
+    ]
+    assert numbers("1", "--ratios", float, 0) == (1.0,)
+
+
+def test_the_language_model_has_the_data_and_sizes_of_the_model_in_question() -> None:
+    recipe = load_recipe(["recommended", "snli"], ["data.root=there"])
+    lm = language_model_recipe("lstm_lm,quick", recipe)
+    assert (lm.model.kind, lm.model.embed_dim, lm.model.hidden_dim) == ("lstm_lm", 128, 512)
+    assert (lm.data, lm.tokenizer) == (recipe.data, recipe.tokenizer)
+    assert lm.model == load_recipe(["lstm_lm", "quick", "snli"]).model
+
+
+def test_sizes_beyond_the_corpus_are_refused_before_any_training() -> None:
+    from davam.data.artifacts import FileEntry, Manifest
+
+    files = tuple(FileEntry(split, 0, "", rows, split) for split, rows in (("train", 300), ("valid", 9), ("test", 9)))
+    tokens = Manifest("tokens", "f", 1, "a", "", {}, {}, files, {}, {}, {})
+    check_sizes(study_of(options("--sizes", "300")), tokens)
+    with pytest.raises(DataError) as caught:
+        check_sizes(study_of(options("--sizes", "10,301", "--sources", "eda")), tokens)
+    assert str(caught.value) == "--sizes 301: the corpus has 300 training sentences; ask for fewer, or add text"
+    with pytest.raises(DataError, match=r"^200 training sentences for 256 codes: every code needs several"):
+        check_sizes(study_of(options("--sizes", "200")), tokens)
+    untested = dataclasses.replace(tokens, files=files[:2])
+    with pytest.raises(DataError, match=r"^no test sentences: give data.valid and data.test"):
+        check_sizes(study_of(options("--sizes", "300")), untested)
+
+
+def test_rows_of_a_table_keep_their_order() -> None:
+    cells = cells_of(davam=40)
+    assert isinstance(table(cells), pa.Table)
+    assert table(cells)["source"].to_pylist() == [each.source for each in cells]

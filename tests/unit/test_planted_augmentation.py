@@ -1,0 +1,71 @@
+"""Planted effects: the experiment must see that true sentences help, and that shuffled words hurt."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from davam.augment.experiment import Ground, measured
+from davam.augment.rows import Source, Texts, nothing
+from davam.augment.study import REAL, SAME_DATA, Cell, Summary, summaries
+from davam.data import grammar
+from davam.data.labels import NO_LABELS
+from davam.data.tokenizer import TextTokenizer, count_words
+from davam.nn.noise import Stream, generator
+from davam.recipe import load_recipe
+
+ROWS, SEEDS = 200, 3
+SMALL = ["model.hidden_dim=32", "model.embed_dim=24", "stage_one.epochs=60", "stage_one.optimizer.lr=0.01"]
+
+
+def fresh(seed: int) -> Source:
+    """New sentences of the grammar itself."""
+    pool = grammar.sample_sentences(1000, seed=100 + seed)
+    return lambda rows: Texts([pool[row % len(pool)] for row in rows])
+
+
+def shuffled(seed: int) -> Source:
+    """The same with the words of each in any order."""
+    true = fresh(seed)
+
+    def source(rows: Sequence[int]) -> Texts:
+        words = [text.split() for text in true(rows).texts]
+        for row, sentence in zip(rows, words, strict=True):
+            generator(seed, Stream.EDA, row).shuffle(sentence)
+        return Texts([" ".join(sentence) for sentence in words])
+
+    return source
+
+
+def cells() -> Iterator[Cell]:
+    texts = grammar.sample_sentences(4000, seed=0)
+    tokenizer = TextTokenizer.fit_words(count_words(texts), None, 1)
+    for seed in range(SEEDS):
+        real = texts[seed * ROWS : (seed + 1) * ROWS]
+        lm = load_recipe(["lstm_lm", "quick", "tiny"], [*SMALL, f"seed={seed}"])
+        ground = Ground(lm, tokenizer, NO_LABELS, Texts(real), Texts(texts[-340:-300]), Texts(texts[-300:]))
+        for name, source, ratio in (
+            (REAL, nothing, 0.0),
+            ("true", fresh(seed), 1.0),
+            ("shuffled", shuffled(seed), 1.0),
+        ):
+            yield measured(ground, SAME_DATA, name, source, ratio)
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Summary]:
+    return {each.source: each for each in summaries(cells())}
+
+
+def test_fresh_sentences_of_the_grammar_help(found: dict[str, Summary]) -> None:
+    assert found["true"].difference.below_zero
+
+
+def test_shuffled_words_hurt(found: dict[str, Summary]) -> None:
+    assert found["shuffled"].difference.above_zero
+
+
+def test_no_perplexity_is_below_the_grammars_floor(found: dict[str, Summary]) -> None:
+    test = grammar.sample_sentences(4000, seed=0)[-300:]
+    nats, tokens = grammar.draw_floor(test)
+    assert min(each.ppl.mean for each in found.values()) > math.exp(nats / tokens)
