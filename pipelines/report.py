@@ -11,8 +11,9 @@ import yaml
 
 from davam.data import fs, grammar
 from davam.data.artifacts import Attempt, Manifest, short
+from davam.evaluate.charts import Curve
 from davam.evaluate.paper import paper_figures
-from davam.evaluate.report import Curve, Figure, Reconstruction, Report, Sample, StageRow, render, to_json
+from davam.evaluate.report import Figure, Reconstruction, Report, Sample, StageRow, render, to_json
 from davam.families.codes import CodebookConfig
 from davam.recipe import GrammarData, Recipe
 from pipelines.codes import CODES

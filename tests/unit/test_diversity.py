@@ -52,11 +52,24 @@ def test_real_text_covers_itself() -> None:
     assert (measures["vocabulary_types"], measures["vocabulary_mass"]) == (1.0, 1.0)
 
 
+def test_of_the_first_words_alone() -> None:
+    # Three of the five words: a b a, with the pairs ab and ba; the third word's sentence is still whole elsewhere.
+    found = diversity(["a b", "a c d"], ["a b x"], words=3)
+    assert (found.measures["dist_1"], found.measures["dist_2"]) == (2 / 3, 1.0)
+    assert found.measures["vocabulary_types"] == 2 / 3
+    assert found.measures["sentence_dist_1"] == 1.0
+    few = diversity(["a b", "a c d"], ["a b x"], words=6)
+    assert few.absent == dict.fromkeys(
+        ("entropy_nats", "dist_1", "dist_2", "vocabulary_types", "vocabulary_mass"), "5 of 6 words"
+    )
+    assert set(few.measures) == {"sentence_dist_1", "sentence_dist_2", "self_bleu"}
+
+
 def test_what_texts_are_too_few_for_is_said() -> None:
     one = diversity(["a"], ["a b"])
     assert set(one.measures) == {"entropy_nats", "dist_1", "sentence_dist_1", "vocabulary_types", "vocabulary_mass"}
     assert one.absent == {
-        "dist_2": "1 words make no pair",
+        "dist_2": "one word makes no pair",
         "sentence_dist_2": "no text has two words",
         "self_bleu": "1 text has no other to be compared with",
     }

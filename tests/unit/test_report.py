@@ -11,7 +11,8 @@ from typing import Any
 import matplotlib
 import pytest
 
-from davam.evaluate.report import Curve, Figure, Reconstruction, Report, Sample, StageRow, render, to_json
+from davam.evaluate.charts import Curve
+from davam.evaluate.report import Figure, Reconstruction, Report, Sample, StageRow, render, to_json
 
 HOSTILE = '<script>alert("1")</script> & <b>$x_$'
 Attributes = dict[str, str | None]
