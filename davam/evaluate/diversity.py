@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from statistics import fmean
 
-from sacrebleu.metrics import BLEU
+from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.helpers import extract_all_word_ngrams
 
 from davam.data.tokenizer import count_words

@@ -279,7 +279,7 @@ def _trade(tables: TextTables) -> Section:
     ]
     notes = [
         "Texts of any length. The temperature is the decoder's and, where there is one, the prior's.",
-        f"Ent, Dist and the vocabulary covered are of a line's first words, {COMPARED_WORDS} a text: of the same number "
+        f"Ent, Dist and the vocabulary covered are of a line's first words, {COMPARED_WORDS} a text: the same number "
         "for every line, whatever the lengths of its texts.",
     ]
     return Section("Fluency against diversity", notes, columns, [*rows, *_not_run(tables, len(columns))])

@@ -53,7 +53,7 @@ def test_real_text_covers_itself() -> None:
 
 
 def test_of_the_first_words_alone() -> None:
-    # Three of the five words: a b a, with the pairs ab and ba; the third word's sentence is still whole elsewhere.
+    # Three of the five words: a b a, with the pairs ab and ba.
     found = diversity(["a b", "a c d"], ["a b x"], words=3)
     assert (found.measures["dist_1"], found.measures["dist_2"]) == (2 / 3, 1.0)
     assert found.measures["vocabulary_types"] == 2 / 3
@@ -70,7 +70,7 @@ def test_what_texts_are_too_few_for_is_said() -> None:
     assert set(one.measures) == {"entropy_nats", "dist_1", "sentence_dist_1", "vocabulary_types", "vocabulary_mass"}
     assert one.absent == {
         "dist_2": "one word makes no pair",
-        "sentence_dist_2": "no text has two words",
+        "sentence_dist_2": "no text has 2 words",
         "self_bleu": "1 text has no other to be compared with",
     }
     blank = diversity(["", " "])
