@@ -189,7 +189,9 @@ def load_causal_lm(name: str, download: bool = False, device: str = "cpu") -> Ca
     """
     from huggingface_hub import constants
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     is_folder = fs.exists(fs.join(name, "config.json"))
     path = str(localize(name)) if is_folder else name
     offline = is_folder or not download

@@ -11,6 +11,7 @@ import ray
 import davam
 from davam.api import load_judge
 from davam.evaluate.text_tables import Setting
+from davam.nn.choice import Choice
 from davam.recipe import Execution, load_recipe
 from pipelines.draws import draws_stage, judged_stage, real_stage
 from pipelines.model import model_stage
@@ -26,6 +27,7 @@ ORDER = [("setting", "ascending"), ("id", "ascending")]
 @pytest.fixture(scope="module")
 def small(built: tuple[Path, subprocess.CompletedProcess[str]]) -> Iterator[Run]:
     """The run that left the small model."""
+    assert built[1].returncode == 0, built[1].stderr
     store = str(built[0])
     recipe = load_recipe(["recommended", "tiny", "brief"], SMALL)
     yield Run(recipe, Execution(store=store), davam.data.artifacts.Store(store), ())
@@ -55,7 +57,7 @@ def test_drawn_texts_are_those_of_the_library(small: Run) -> None:
     stage = model_stage(small.recipe)
     model = davam.load(small.store.artifact_uri(stage.name, stage.fingerprint(small.recipe)))
     four = model.sample(12, seed=0, sampling=davam.Sampling(min_length=4, max_length=4)).texts
-    choice = davam.sampling.Choice(temperature=0.7)
+    choice = Choice(temperature=0.7)
     warm = model.sample(300, seed=0, sampling=davam.Sampling(prior=choice, decoder=choice)).texts
     assert table["text"].to_pylist() == four + warm
 
