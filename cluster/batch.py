@@ -3,11 +3,12 @@
 The classes here hold a loaded model and call the library; Ray gives them tables.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 import torch
@@ -68,6 +69,42 @@ class Sampler:
         samples = self.model.sample_ids(table["id"].to_pylist(), seed=self.seed, sampling=self.sampling)
         self.counter.add.remote("done", table.num_rows)
         return samples.table()
+
+
+class GridSampler:
+    """Turns the ids of several settings into texts, each setting with a sampling of its own."""
+
+    def __init__(self, model_uri: str, counter: Any, gpu: bool, seed: int, samplings: Sequence[Sampling]) -> None:
+        self.model = load_model(model_uri, gpu)
+        self.counter = counter
+        self.seed = seed
+        self.samplings = samplings
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """The schema `draws/1`."""
+        parts = []
+        for setting in table["setting"].unique().to_pylist():
+            rows = table.filter(pc.equal(table["setting"], setting))
+            drawn = self.model.sample_ids(rows["id"].to_pylist(), seed=self.seed, sampling=self.samplings[setting])
+            parts.append(rows.append_column("text", pa.array(drawn.texts, pa.string())))
+        self.counter.add.remote("done", table.num_rows)
+        return pa.concat_tables(parts).cast(SCHEMAS["draws/1"])
+
+
+class Pricer:
+    """Adds what each text costs under a judge."""
+
+    def __init__(self, judge: str, counter: Any, gpu: bool, download: bool) -> None:
+        torch.set_num_threads(1)
+        self.judge = api.load_judge(judge, download, "cuda" if gpu else "cpu")
+        self.counter = counter
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """The schema `judged/1`."""
+        costs = self.judge(table["text"].to_pylist())
+        self.counter.add.remote("done", table.num_rows)
+        priced = table.append_column("nats", pa.array(costs.nats_N, pa.float64()))
+        return priced.append_column("tokens", pa.array(costs.tokens_N, pa.int32())).cast(SCHEMAS["judged/1"])
 
 
 class Varier:

@@ -64,7 +64,7 @@ def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
     filesystem, path = fs.resolve_without_markers(storage)
     execution = task.execution
     per_worker = {"CPU": float(execution.cpus_per_worker)} | ({"GPU": 1.0} if execution.gpu else {})
-    with progress(task.stage, total_steps, "steps") as counter:
+    with progress(task.name.partition("-")[0], total_steps, "steps") as counter:
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"task": task, "counter": counter},

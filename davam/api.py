@@ -29,6 +29,7 @@ from davam.data.schemas import SCHEMAS
 from davam.data.tokenizer import EOS_ID, TextTokenizer
 from davam.errors import ArtifactError, DataError
 from davam.evaluate import metrics
+from davam.evaluate.judge import FamilyJudge, Judge, load_causal_lm
 from davam.families import FamilyConfig, build_family
 from davam.families.codes import CodebookConfig, CodeFamily
 from davam.families.text import WIDTH_MULTIPLE, Decoded, Latents, TextFamily
@@ -511,6 +512,22 @@ def load(path_or_uri: str | Path, device: str = "cpu") -> TextModel:
     return model.to(device)
 
 
+def load_judge(name: str, download: bool = False, device: str = "cpu") -> Judge:
+    """The judge of fluency that a name stands for: a language model of this project, by any URI that `load` takes; or
+    a causal language model of `transformers`, as a folder, a URI or a name of the hub, see `load_causal_lm`.
+
+    Raises ArtifactError when there is none, and DataError for a model of this project without an exact likelihood.
+    """
+    try:
+        folder = model_folder(name)
+    except ArtifactError:
+        return load_causal_lm(name, download, device)
+    if _read_json(folder, "config.json").get("model_type") != "davam":
+        return load_causal_lm(str(folder), download, device)
+    model = load(folder, device)
+    return FamilyJudge(model.core, model.tokenizer)
+
+
 def model_folder(uri: str) -> Path:
     """The local folder of the model that a URI names: a model folder, an artifact, or a run."""
     for name in ("config.json", "manifest.json", "run.json"):
@@ -556,4 +573,4 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
-__all__ = ["Samples", "Scores", "TextModel", "load", "model_folder"]
+__all__ = ["Samples", "Scores", "TextModel", "load", "load_judge", "model_folder"]

@@ -120,7 +120,7 @@ def code_measures(run: Run, inputs: dict[str, Manifest]) -> dict[str, float]:
 
 def sample_measures(run: Run, inputs: dict[str, Manifest]) -> dict[str, float]:
     """Diversity, lengths and copies of the samples."""
-    samples = run.store.read_table(inputs["samples"], "samples/2")
+    samples = run.store.read_table(inputs["samples"], "samples/2", columns=["text", "truncated"])
     train = run.store.read_table(inputs["tokens"], "tokens/1", split="train", columns=["text"])
     known = {" ".join(text.split()) for text in train["text"].to_pylist()}
     judged = metrics.sample_measures(samples["text"].to_pylist(), known, "<unk>")

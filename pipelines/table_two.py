@@ -81,19 +81,32 @@ def table_two(options: argparse.Namespace) -> None:
     if options.dry_run:
         print("\n".join(f"{row.name:<20}  {state(row)}  {shlex.join(row.arguments)}" for row in rows))
         return
-    require_different(rows)
-    tokens = run_stage(TOKENS, rows[0].run)
-    waiting = [row for row in rows if state(row) == "build"]
-    # The probe measures this machine's processors, so it can say nothing about GPUs.
-    for row in waiting if options.minutes is not None and not options.gpu else []:
-        require_time(row, tokens, step_s(row.run, tokens))
-    failed = train(rows, waiting)
+    failed = train_missing(rows, options)
     table = Table(f"Table II on {corpus}", caption(options, rows), [measured(row) for row in rows])
     uri = fs.join(rows[0].run.store.uri, "tables", f"table_two-{corpus}")
     fs.write_bytes_atomic(f"{uri}.md", markdown(table).encode())
     fs.write_bytes_atomic(f"{uri}.html", html(table).encode())
     print(markdown(table))
     say(f"{uri}.html")
+    require_none(failed)
+
+
+def train_missing(rows: Sequence[Row], options: argparse.Namespace) -> list[str]:
+    """Trains and scores the rows that are not there yet; the names of those that failed.
+
+    Raises ConfigError for rows that are the same model, and for a budget that is too small.
+    """
+    require_different(rows)
+    tokens = run_stage(TOKENS, rows[0].run)
+    waiting = [row for row in rows if state(row) == "build"]
+    # The probe measures this machine's processors, so it can say nothing about GPUs.
+    for row in waiting if options.minutes is not None and not options.gpu else []:
+        require_time(row, tokens, step_s(row.run, tokens))
+    return train(rows, waiting)
+
+
+def require_none(failed: Sequence[str]) -> None:
+    """Raises TrainingError that names the rows that failed."""
     if failed:
         raise TrainingError(f"rows that failed: {', '.join(failed)}; see their logs, and give the command again")
 
@@ -308,16 +321,21 @@ def _at(values: Any, key: str) -> Any:
     return values
 
 
-def parsed(given: Sequence[str]) -> argparse.Namespace:
-    """The options of a command line."""
-    options = parser("table_two")
-    options.description = __doc__
+def row_parser(name: str, description: str | None, rows: str) -> argparse.ArgumentParser:
+    """The options of all programs that train rows of the table."""
+    options = parser(name)
+    options.description = description
     options.set_defaults(preset="tiny")
-    options.add_argument("--rows", default="all", help=f"names by commas, or all: {', '.join(ROWS)}")
+    options.add_argument("--rows", default=rows, help=f"names by commas, or all: {', '.join(ROWS)}")
     limit = options.add_mutually_exclusive_group()
     limit.add_argument("--epochs", type=int, help="of every training")
     limit.add_argument("--minutes", type=float, help="of every row's training steps")
-    return options.parse_args(given)
+    return options
+
+
+def parsed(given: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line."""
+    return row_parser("table_two", __doc__, "all").parse_args(given)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ def trained(
     rows: Manifest,
     build: Callable[[Any], tuple[Trainable, Rows, Rows]],
     export: Callable[[Any, Trainable], TextModel],
+    split: str = "train",
 ) -> Built:
-    """Trains the recipe's stage of that name on the rows by Ray Train; rank 0 writes the model folder.
+    """Trains the recipe's stage of that name on the rows of the split by Ray Train; rank 0 writes the model folder.
 
     Raises DataError, before any worker starts, for a corpus that cannot be trained on.
     """
@@ -32,18 +33,17 @@ def trained(
     run.connect()
     from cluster.train import TrainTask, run_training
 
-    task = TrainTask(
-        stage, run_name(stage, attempt.fingerprint), run.recipe, run.execution, inputs, attempt.uri, build, export
-    )
-    result = run_training(task, train_steps(rows, getattr(run.recipe, stage)))
+    name = run_name(attempt.stage, attempt.fingerprint)
+    task = TrainTask(stage, name, run.recipe, run.execution, inputs, attempt.uri, build, export)
+    result = run_training(task, train_steps(rows, getattr(run.recipe, stage), split))
     counts = {"epochs": int(result["epochs"]), "parameters": int(result["parameters"])}
     measures = {f"valid_{result['objective']}": float(result["best_valid"]), "train_s": float(result["train_s"])}
     return Built(counts, measures)
 
 
-def train_steps(rows: Manifest, config: TrainConfig) -> int:
-    """Optimizer steps of the whole training."""
-    return config.epochs * -(-split_rows(rows, "train") // config.batch_rows)
+def train_steps(rows: Manifest, config: TrainConfig, split: str = "train") -> int:
+    """Optimizer steps of the whole training on the rows of the split."""
+    return config.epochs * -(-split_rows(rows, split) // config.batch_rows)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,12 @@ SCHEMAS: dict[str, pa.Schema] = {
         reconstruction=pa.string(),
         tokens_matched=pa.int32(),
     ),
+    # texts of several settings, drawn or real, which are numbered; id is that of the draw or of the real row
+    "draws/1": _schema("draws/1", setting=pa.int32(), id=pa.int64(), text=pa.string()),
+    # the same, and what each costs under a judge: nats, and the tokens that were judged
+    "judged/1": _schema(
+        "judged/1", setting=pa.int32(), id=pa.int64(), text=pa.string(), nats=pa.float64(), tokens=pa.int32()
+    ),
     # generated rows before it is decided which of them stay
     "candidates/2": _schema(
         "candidates/2",

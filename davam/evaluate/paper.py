@@ -1,7 +1,7 @@
-"""The figures of the paper's Table II, by corpus and row, under the names of our own measures.
+"""The figures of the paper's Tables II to V, by corpus and row, under the names of our own measures.
 
-Its PPL column holds different things: the likelihood of the LSTM-LM, importance-weighted bounds of the VAE rows, Rec
-alone for GAVAM and DAVAM-q, and Rec plus the *averaged* KL for DAVAM. All of them are `ppl_paper` here.
+The PPL column of Table II holds different things: the likelihood of the LSTM-LM, importance-weighted bounds of the VAE
+rows, Rec alone for GAVAM and DAVAM-q, and Rec plus the *averaged* KL for DAVAM. All of them are `ppl_paper` here.
 """
 
 CORPORA = ("yahoo", "ptb", "snli")
@@ -30,3 +30,74 @@ def paper_figures(corpus: str | None, row: str | None) -> dict[str, float]:
     rec, ppl, kl = columns[CORPORA.index(corpus)]
     named = {"rec_nats": rec, "ppl_paper": ppl, kl_name: kl}
     return {name: value for name, value in named.items() if value is not None}
+
+
+#: the corpus and the judge of Tables III to V
+GENERATED_CORPUS, GENERATED_JUDGE = "yahoo", "gpt2"
+
+# Table III: what one short, one medium and one long sample cost
+_SHOWN: dict[str, tuple[float, float, float]] = {
+    "vae_pretraining_fbp": (5.97, 5.43, 5.21),
+    "vae_attn": (8.83, 7.16, 5.01),
+    "gavam": (6.57, 6.50, 5.18),
+    "davam_512": (4.52, 4.25, 3.87),
+}
+# Table IV: nats a token and their deviation, by length; and Rec
+_FLUENCY: dict[str, dict[int, tuple[float, float]]] = {
+    "vae_attn": {10: (7.75, 1.71), 20: (7.04, 1.46), 30: (6.70, 1.31), 40: (6.54, 1.50), 50: (6.42, 1.61)},
+    "gavam": {10: (7.32, 1.64), 20: (6.94, 1.40), 30: (6.75, 1.38), 40: (6.28, 1.36), 50: (6.10, 1.33)},
+    "davam_512": {10: (6.58, 1.17), 20: (6.49, 1.09), 30: (5.97, 0.87), 40: (5.79, 0.81), 50: (5.55, 0.97)},
+}
+_FLUENCY_REC = {"vae_attn": 10.85, "gavam": 350.14, "davam_512": 259.68}
+# Table V: entropy, Dist-1 and Dist-2, by length
+_DIVERSITY: dict[str, dict[int, tuple[float, float, float]]] = {
+    "vae_pretraining_fbp": {
+        10: (5.41, 0.412, 0.853),
+        20: (5.48, 0.355, 0.836),
+        30: (5.57, 0.301, 0.798),
+        40: (5.55, 0.252, 0.756),
+        50: (5.69, 0.249, 0.765),
+    },
+    "vae_attn": {
+        10: (5.09, 0.366, 0.792),
+        20: (5.12, 0.243, 0.649),
+        30: (4.70, 0.166, 0.487),
+        40: (4.10, 0.110, 0.372),
+        50: (3.92, 0.089, 0.326),
+    },
+    "gavam": {
+        10: (4.78, 0.288, 0.724),
+        20: (4.80, 0.212, 0.636),
+        30: (4.60, 0.150, 0.503),
+        40: (4.19, 0.113, 0.401),
+        50: (4.02, 0.093, 0.354),
+    },
+    "davam_512": {
+        10: (5.00, 0.366, 0.844),
+        20: (5.10, 0.249, 0.702),
+        30: (5.18, 0.210, 0.655),
+        40: (5.34, 0.188, 0.646),
+        50: (5.33, 0.173, 0.611),
+    },
+}
+
+
+def paper_generated(row: str, length: int) -> dict[str, float]:
+    """The paper's figures of texts of that length, of Tables IV and V; empty where it has none. What it calls PPL there
+    is the mean nats a token, and never exponentiated."""
+    figures: dict[str, float] = {}
+    if length in _FLUENCY.get(row, {}):
+        figures |= zip(("judge_nats_per_token", "judge_nats_per_token_std"), _FLUENCY[row][length], strict=True)
+    if length in _DIVERSITY.get(row, {}):
+        figures |= zip(("entropy_nats", "dist_1", "dist_2"), _DIVERSITY[row][length], strict=True)
+    return figures
+
+
+def paper_shown(row: str) -> tuple[float, ...]:
+    """The nats a token of the short, the medium and the long sample that Table III shows; empty where it shows none."""
+    return _SHOWN.get(row, ())
+
+
+def paper_generated_rec(row: str) -> float | None:
+    """The Rec that Table IV has beside its fluency, as printed there."""
+    return _FLUENCY_REC.get(row)

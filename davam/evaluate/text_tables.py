@@ -1,0 +1,334 @@
+"""The paper's Tables III, IV and V and the trade of fluency for diversity, as Markdown, as a page and as JSON.
+
+A point is what texts of one length, or drawn at one temperature, came to; a row has a point for each setting.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
+
+import jinja2
+import numpy as np
+
+from davam.evaluate.charts import Curve, curve_chart
+from davam.evaluate.diversity import diversity
+from davam.evaluate.judge import Costs, fluency
+from davam.evaluate.paper import paper_generated, paper_generated_rec, paper_shown
+from davam.evaluate.table import NOT_RUN
+
+REAL, REFERENCE = "real test text", "lstm_lm"
+PAPER = "paper: GPT-2, Yahoo"
+NONE = "–"
+FLUENCY = ("judge_nats_per_token", "judge_nats_per_token_std", "judge_ppl", "judge_nats_per_word")
+DIVERSITY = (
+    "entropy_nats",
+    "dist_1",
+    "dist_2",
+    "sentence_dist_1",
+    "sentence_dist_2",
+    "self_bleu",
+    "vocabulary_types",
+    "vocabulary_mass",
+)
+SHOWN = 3  # samples that a point keeps
+COMPARED_WORDS = 5  # a text: of so many words in all, texts of any length are compared
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Texts of one length in tokens, or drawn at one temperature whatever their length, and how many."""
+
+    kind: Literal["length", "temperature"]
+    value: float
+    sentences: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A text and its nats a token; None where nothing of it is judged."""
+
+    text: str
+    nats_per_token: float | None
+
+
+@dataclass(frozen=True)
+class Point:
+    """The measures of a setting's texts under the names of `Fluency` and `Diversity`, and why others are absent."""
+
+    setting: Setting
+    sentences: int
+    measures: Mapping[str, float]
+    absent: Mapping[str, str]
+    shown: Sequence[Shown]
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """A model of the tables, or real text. Without points it did not run."""
+
+    name: str
+    points: Sequence[Point] = ()
+    rec_nats: float | None = None
+
+    def of_kind(self, kind: str) -> list[Point]:
+        """The points of that kind, in their order."""
+        return [point for point in self.points if point.setting.kind == kind]
+
+
+@dataclass(frozen=True)
+class TextTables:
+    """The rows, and what a reader must know of how they came about."""
+
+    title: str
+    caption: Sequence[str]
+    rows: Sequence[TextRow]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table as text: cells by row and column."""
+
+    title: str
+    notes: Sequence[str]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def measured(setting: Setting, texts: Sequence[str], costs: Costs, real_texts: Sequence[str]) -> Point:
+    """The point of a setting's texts with these costs.
+
+    Diversity is that of as many texts as were asked for or, where their length is free, of as many words for every
+    model; else it is absent: of fewer, it would be another quantity.
+    """
+    measures: dict[str, float] = {}
+    absent: dict[str, str] = {}
+    if (costs.tokens_N > 0).any():
+        found = dataclasses.asdict(fluency(costs, texts))
+        measures |= {name: found[name] for name in FLUENCY}
+        if found["texts"] < 2:
+            del measures["judge_nats_per_token_std"]
+            absent["judge_nats_per_token_std"] = "1 text has no deviation"
+    else:
+        absent |= dict.fromkeys(FLUENCY, f"{len(texts)} texts, none of which has a word that is judged")
+    if len(texts) == setting.sentences:
+        words = COMPARED_WORDS * setting.sentences if setting.kind == "temperature" else None
+        varied = diversity(texts, real_texts, words)
+        measures |= varied.measures
+        absent |= varied.absent
+    else:
+        absent |= dict.fromkeys(DIVERSITY, f"{len(texts)} of {setting.sentences} texts")
+    pairs = zip(texts[:SHOWN], costs.nats_N, costs.tokens_N, strict=False)
+    shown = [Shown(text, float(nats / tokens) if tokens else None) for text, nats, tokens in pairs]
+    return Point(setting, len(texts), measures, absent, shown)
+
+
+def matched(points: Sequence[Point], measure: str, target: float) -> float | None:
+    """The judge's nats a token where the points' measure has the target, by lines from point to point; nothing when the
+    target is outside of what the points span."""
+    known = [point.measures for point in points if measure in point.measures and FLUENCY[0] in point.measures]
+    pairs = sorted((found[measure], found[FLUENCY[0]]) for found in known)
+    if not pairs or not pairs[0][0] <= target <= pairs[-1][0]:
+        return None
+    x, y = zip(*pairs, strict=True)
+    return float(np.interp(target, x, y))
+
+
+def sections(tables: TextTables) -> list[Section]:
+    """The four tables, and models at matched diversity."""
+    return [_samples(tables), _fluency(tables), _diversity(tables), _trade(tables), _matched(tables)]
+
+
+def curves(tables: TextTables) -> list[Curve]:
+    """The judge's nats against each measure of diversity, a line a model from the lowest temperature to the highest."""
+    drawn = []
+    for measure, title in (("dist_2", "Dist-2"), ("entropy_nats", "entropy"), ("self_bleu", "self-BLEU")):
+        lines = {
+            row.name: [
+                (point.measures[measure], point.measures[FLUENCY[0]])
+                for point in row.of_kind("temperature")
+                if measure in point.measures and FLUENCY[0] in point.measures
+            ]
+            for row in tables.rows
+        }
+        lines = {name: points for name, points in lines.items() if points}
+        drawn.append(Curve(f"Fluency against {title}", measure, "judge nats per token", lines))
+    return drawn
+
+
+def markdown(tables: TextTables) -> str:
+    """All tables in Markdown, the caption first."""
+    lines = [f"## {tables.title}", "", *(f"* {line}" for line in tables.caption)]
+    for section in sections(tables):
+        lines += ["", f"### {section.title}", "", *(f"* {line}" for line in section.notes), ""]
+        lines += [f"| {' | '.join(section.columns)} |", f"|{'---|' * len(section.columns)}"]
+        lines += [f"| {' | '.join(map(_escaped, row))} |" for row in section.rows]
+    return "\n".join(lines) + "\n"
+
+
+def html(tables: TextTables) -> str:
+    """All tables and the charts as one self-contained page; every text is escaped."""
+    source = resources.files("davam.evaluate").joinpath("text_tables.html.j2").read_text("utf-8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    charts = [curve_chart(curve, f"trade{index}") for index, curve in enumerate(curves(tables))]
+    return template.render(tables=tables, sections=sections(tables), charts=charts)
+
+
+def to_json(tables: TextTables) -> str:
+    """The figures as JSON, the paper's among them."""
+    plain: dict[str, Any] = dataclasses.asdict(tables)
+    for row in plain["rows"]:
+        lengths = [point["setting"]["value"] for point in row["points"] if point["setting"]["kind"] == "length"]
+        paper = {str(int(length)): paper_generated(row["name"], int(length)) for length in lengths}
+        row["paper"] = {length: figures for length, figures in paper.items() if figures}
+    return json.dumps(plain, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def _samples(tables: TextTables) -> Section:
+    rows = []
+    for row in tables.rows:
+        points = row.of_kind("length")
+        places = sorted({0, len(points) // 2, len(points) - 1}) if points else []
+        paper = paper_shown(row.name) if len(places) == 3 else ()
+        for index, place in enumerate(places):
+            if points[place].shown:
+                shown = points[place].shown[0]
+                printed = f"{paper[index]:.2f}" if paper else NONE
+                rows.append(
+                    [row.name, f"{points[place].setting.value:g}", shown.text, _number(shown.nats_per_token), printed]
+                )
+    notes = [
+        "The first draw of each length, not a chosen one. The paper's figures are of its own short, medium and long."
+    ]
+    return Section("Table III: samples", notes, ("row", "length", "text", "judge nats per token", PAPER), rows)
+
+
+def _fluency(tables: TextTables) -> Section:
+    rows = []
+    for row in tables.rows:
+        rec, paper_rec = _number(row.rec_nats), _number(paper_generated_rec(row.name))
+        for point in row.of_kind("length"):
+            paper = paper_generated(row.name, int(point.setting.value))
+            rows.append(
+                [
+                    row.name,
+                    f"{point.setting.value:g}",
+                    str(point.sentences),
+                    _with_std(point.measures),
+                    _with_std(paper),
+                    *(_cell(point, name, 2) for name in ("judge_ppl", "judge_nats_per_word")),
+                    rec,
+                    paper_rec,
+                ]
+            )
+    notes = [
+        "Mean and standard deviation over texts of the judge's nats a token: what the paper's table calls PPL. The "
+        "judge's perplexity is exp(all nats / all tokens).",
+        "`Rec` is the model's own, in nats a test sentence; of a model without latents, -ln p(x).",
+    ]
+    columns = [
+        "row",
+        "length",
+        "texts",
+        "judge nats per token",
+        PAPER,
+        "judge PPL",
+        "judge nats per word",
+        "Rec",
+        PAPER,
+    ]
+    return Section("Table IV: fluency by length", notes, columns, [*rows, *_not_run(tables, len(columns))])
+
+
+def _diversity(tables: TextTables) -> Section:
+    rows = []
+    for row in tables.rows:
+        for point in row.of_kind("length"):
+            paper = paper_generated(row.name, int(point.setting.value))
+            cells = [row.name, f"{point.setting.value:g}"]
+            for name, digits in (("entropy_nats", 2), ("dist_1", 3), ("dist_2", 3)):
+                cells += [_cell(point, name, digits), f"{paper[name]:.{digits}f}" if name in paper else NONE]
+            rows.append([*cells, *(_cell(point, name, 3) for name in DIVERSITY[3:])])
+    columns = ["row", "length", "Ent", PAPER, "Dist-1", PAPER, "Dist-2", PAPER, *map(_head, DIVERSITY[3:])]
+    notes = [
+        "Ent, in nats, Dist-1 and Dist-2 are of all texts of a line as one list of words. They grow or fall with the "
+        "number of words, so lines compare at one length and one number of texts.",
+        "The vocabulary covered is that of the whole test split: its different words, and all its words.",
+    ]
+    return Section("Table V: diversity by length", notes, columns, [*rows, *_not_run(tables, len(columns))])
+
+
+def _trade(tables: TextTables) -> Section:
+    names = ("entropy_nats", "dist_1", "dist_2", "self_bleu", "vocabulary_types", "vocabulary_mass")
+    rows = []
+    for row in tables.rows:
+        for point in row.of_kind("temperature"):
+            temperature = NONE if row.name == REAL else f"{point.setting.value:g}"
+            fluent = [_cell(point, name, 2) for name in ("judge_nats_per_token", "judge_ppl", "judge_nats_per_word")]
+            rows.append([row.name, temperature, str(point.sentences), *fluent, *(_cell(point, n, 3) for n in names)])
+    columns = [
+        "row",
+        "temperature",
+        "texts",
+        "judge nats per token",
+        "judge PPL",
+        "judge nats per word",
+        *map(_head, names),
+    ]
+    notes = [
+        "Texts of any length. The temperature is the decoder's and, where there is one, the prior's.",
+        f"Ent, Dist and the vocabulary covered are of a line's first words, {COMPARED_WORDS} a text: the same number "
+        "for every line, whatever the lengths of its texts.",
+    ]
+    return Section("Fluency against diversity", notes, columns, [*rows, *_not_run(tables, len(columns))])
+
+
+def _matched(tables: TextTables) -> Section:
+    """Every swept row at the diversity of real text, and at that of the language model as it is."""
+    targets = []
+    for name in (REAL, REFERENCE):
+        points = next((row.of_kind("temperature") for row in tables.rows if row.name == name), [])
+        as_it_is = next((point for point in points if point.setting.value == 1.0), None)
+        for measure in ("dist_2", "entropy_nats"):
+            if as_it_is is not None and measure in as_it_is.measures:
+                targets.append((name, measure, as_it_is.measures[measure]))
+    rows = []
+    for row in tables.rows:
+        points = row.of_kind("temperature")
+        if row.name != REAL and len(points) > 1:
+            rows.append([row.name, *(_number(matched(points, measure, at)) for _, measure, at in targets)])
+    columns = ("row", *(f"at {_head(measure)} {at:.3f} of {name}" for name, measure, at in targets))
+    notes = [
+        f"The judge's nats a token on each row's curve where its diversity is that of the column; {NONE}: not in "
+        "its range of temperatures."
+    ]
+    return Section("At matched diversity", notes, columns, rows)
+
+
+def _not_run(tables: TextTables, columns: int) -> list[list[str]]:
+    return [[row.name, NOT_RUN, *[""] * (columns - 2)] for row in tables.rows if not row.points]
+
+
+def _head(measure: str) -> str:
+    return {"entropy_nats": "Ent", "dist_1": "Dist-1", "dist_2": "Dist-2"}.get(measure, measure.replace("_", " "))
+
+
+def _cell(point: Point, name: str, digits: int) -> str:
+    return f"{point.measures[name]:.{digits}f}" if name in point.measures else f"{NONE} ({point.absent[name]})"
+
+
+def _with_std(measures: Mapping[str, float]) -> str:
+    if FLUENCY[0] not in measures:
+        return NONE
+    std = f" ± {measures[FLUENCY[1]]:.2f}" if FLUENCY[1] in measures else ""
+    return f"{measures[FLUENCY[0]]:.2f}{std}"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"
