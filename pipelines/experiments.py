@@ -18,9 +18,10 @@ from davam.evaluate.verdict import Usefulness
 
 @dataclass(frozen=True)
 class Experiment:
-    """A section of the report and, of the augmentation experiment, what it found."""
+    """A section of the report and, of the experiment on augmentation, what it found for the text of which family."""
 
     section: Section
+    family: str = ""
     usefulness: Usefulness | None = None
 
 

@@ -3,6 +3,7 @@
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from davam.evaluate.events import write_events
 from davam.evaluate.faithfulness import from_json
 from davam.evaluate.paper import paper_figures
 from davam.evaluate.report import Figure, Reconstruction, Report, Sample, StageRow, render, to_json
-from davam.evaluate.verdict import decide
+from davam.evaluate.verdict import Usefulness, decide
 from davam.families.codes import CodebookConfig
 from davam.quality.checks import Filters
 from davam.recipe import GrammarData, Recipe
 from davam.train.history import read_history
 from pipelines.codes import CODES
 from pipelines.evaluate import EVALUATE
-from pipelines.experiments import experiments_of
+from pipelines.experiments import Experiment, experiments_of
 from pipelines.faithfulness import FAITHFULNESS
 from pipelines.pretraining import PRETRAINING
 from pipelines.samples import SAMPLES
@@ -120,7 +121,7 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
         title="DAVAM run report",
         subtitle=f"{inputs['tokens'].counts['rows']:,} sentences, {_family(run.recipe)}",
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        verdict=decide(measures, next((entry.usefulness for entry in experiments if entry.usefulness), None)),
+        verdict=decide(measures, usefulness(experiments, run.recipe)),
         summary=summary(measures),
         warnings=warnings(measures, inputs, run.recipe),
         figures=figures(measures, run.recipe),
@@ -187,6 +188,11 @@ def warnings(measures: dict[str, float], inputs: dict[str, Manifest], recipe: Re
     if dropped:
         found.append(f"{dropped} rows were dropped: blank, or longer than {recipe.data.max_tokens} tokens.")
     return found
+
+
+def usefulness(experiments: Sequence[Experiment], recipe: Recipe) -> Usefulness | None:
+    """What was found for text of the recipe's family, if the experiment was made."""
+    return next((entry.usefulness for entry in experiments if entry.family == recipe.model.kind), None)
 
 
 def histories(run: Run, inputs: dict[str, Manifest]) -> dict[str, list[dict[str, float]]]:

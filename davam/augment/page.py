@@ -11,7 +11,8 @@ import jinja2
 
 from davam.augment.intervals import Interval
 from davam.augment.study import REAL, Cell, Summary, Verdict, summaries
-from davam.evaluate.charts import Chart, Intervals, interval_chart
+from davam.evaluate.charts import Intervals, interval_chart
+from davam.evaluate.report import Section
 
 TITLE = "Is a generated corpus worth adding?"
 COLUMNS = ("size", "protocol", "source", "ratio", "seeds", "ppl_exact", "95%", "difference", "95%")
@@ -51,10 +52,16 @@ def html(results: Results) -> str:
         title=TITLE,
         verdicts=[sentence(each) for each in results.verdicts],
         caption=results.caption,
-        charts=_charts(summaries(results.cells)),
+        charts=[interval_chart(shown, f"chart{index}") for index, shown in enumerate(_charts(results))],
         columns=_columns(results),
         rows=_rows(results),
     )
+
+
+def section(results: Results) -> Section:
+    """The same as a section of the report on the corpus."""
+    finding = " ".join(sentence(each) for each in results.verdicts)
+    return Section(TITLE, finding, _columns(results), _rows(results), [], _charts(results))
 
 
 def plain(results: Results) -> dict[str, Any]:
@@ -102,9 +109,9 @@ def _shown(value: Interval | None, digits: str, sign: str) -> list[str]:
     return [f"{value.mean:{sign}{digits}}", bounds]
 
 
-def _charts(found: Sequence[Summary]) -> list[Chart]:
+def _charts(results: Results) -> list[Intervals]:
     """Two for each size and protocol: the perplexity, and its paired difference."""
-    charts = []
+    found, charts = summaries(results.cells), []
     for size, protocol in dict.fromkeys((each.size, each.protocol) for each in found):
         lines: dict[str, list[Summary]] = {}
         for each in found:
@@ -117,8 +124,7 @@ def _charts(found: Sequence[Summary]) -> list[Chart]:
                 for source, entries in lines.items()
             }
             title = f"{size:,} real sentences, {protocol}: {name}"
-            shown = Intervals(title, "tokens added for each real one", measure, points)
-            charts.append(interval_chart(shown, f"{measure}-{size}-{protocol}"))
+            charts.append(Intervals(title, "tokens added for each real one", measure, points))
     return charts
 
 

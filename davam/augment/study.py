@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from davam.augment.intervals import Interval, interval
 from davam.data.schemas import SCHEMAS
+from davam.evaluate.verdict import Usefulness
 
 PROTOCOLS = SAME_DATA, PRETRAINED = "same_data", "pretrained"
 REAL = "real"  # the source of the cells without anything added
@@ -72,12 +73,14 @@ class Verdict:
 
     source: str
     size: int
-    says: str
+    says: Usefulness
     why: str
     best_ratio: float
 
 
-HELPS, HURTS, NO_DIFFERENCE = "helps", "hurts", "no difference seen"
+HELPS: Usefulness = "helps"
+HURTS: Usefulness = "hurts"
+NO_DIFFERENCE: Usefulness = "no difference seen"
 
 
 def table(cells: Sequence[Cell]) -> pa.Table:

@@ -22,6 +22,7 @@ FOUND = Experiment(
         [Curve("Perplexity", "ratio", "ppl", {"davam": [(0.0, 9.5)]})],
         [Intervals("Perplexity", "ratio", "ppl", {"davam": [(0.0, 9.5, 9.0, 10.0)]})],
     ),
+    "davam",
     "helps",
 )
 
