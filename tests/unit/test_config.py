@@ -10,7 +10,7 @@ from davam.errors import ConfigError
 from davam.recipe import Recipe, load_recipe
 
 CORPORA = ("tiny", "ptb", "snli", "captions", "yahoo")
-METHODS = ("recommended", "paper", "lstm_lm", "vae", "vae_attn", "gavam", "davam_q")
+METHODS = ("recommended", "paper", "lstm_lm", "vae", "vae_attn", "gavam", "davam_q", "judge")
 LAYERS = ("brief", "anneal", "aggressive", "cyclic", "free_bits", "fbp", "pretraining_fbp")
 
 
