@@ -3,6 +3,7 @@
 The classes here hold a loaded model and call the library; Ray gives them tables.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from ray import exceptions
 from ray.data import ActorPoolStrategy, Dataset
 
 from cluster.session import actor_cpus, most_resources
-from davam import api
+from davam import api, errors
 from davam.data import fs
 from davam.data.schemas import SCHEMAS
 from davam.errors import ClusterFaultError, DavamError
@@ -230,7 +231,9 @@ def users_error(error: BaseException) -> DavamError | None:
         if isinstance(current, DavamError):
             return _plain_copy(current)
         current = getattr(current, "cause", None) or current.__cause__ or current.__context__
-    return None
+    # On its way out of an actor an error keeps its text alone.
+    told = re.search(r"^davam\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
+    return None if told is None else getattr(errors, told[1], DavamError)(told[2])
 
 
 def loss_error(error: Exception) -> ClusterFaultError | None:

@@ -124,8 +124,8 @@ class CausalLmJudge:
         for place, row in enumerate(ids):
             if most is not None and len(row) > most:
                 raise DataError(
-                    f"texts[{place}] has {len(row)} tokens, but the judge reads {most}; give another judge, or "
-                    "leave the text out"
+                    f"texts[{place}] ({texts[place][:40]!r}) has {len(row)} tokens, but the judge reads {most}; give "
+                    "another judge, or leave the text out"
                 )
         return ids
 

@@ -10,6 +10,7 @@ import ray
 
 import davam
 from davam.api import load_judge
+from davam.errors import DataError
 from davam.evaluate.text_tables import Setting
 from davam.nn.choice import Choice
 from davam.recipe import Execution, load_recipe
@@ -50,6 +51,12 @@ def test_texts_are_drawn_and_judged_once(small: Run, tmp_path: Path, capsys: pyt
         assert run_stage(stage, small) == texts
         assert run_stage(judged_stage(stage, judge), small) == judged
         assert capsys.readouterr().err.count("  skip   ") == 2
+
+
+def test_a_text_that_the_judge_cannot_read_is_one_message(small: Run, tmp_path: Path) -> None:
+    judge = judge_source(str(causal_lm_folder(tmp_path, positions=4)), False)
+    with pytest.raises(DataError, match=r"^texts\[\d+\] \('.+'\) has \d+ tokens, but the judge reads 4; give another"):
+        run_stage(judged_stage(real_stage(SETTINGS), judge), small)
 
 
 def test_drawn_texts_are_those_of_the_library(small: Run) -> None:

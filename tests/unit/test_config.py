@@ -10,7 +10,7 @@ from davam.errors import ConfigError
 from davam.recipe import Recipe, load_recipe
 
 CORPORA = ("tiny", "ptb", "snli", "captions", "yahoo")
-METHODS = ("recommended", "paper", "lstm_lm", "vae", "vae_attn", "gavam", "davam_q")
+METHODS = ("recommended", "paper", "lstm_lm", "vae", "vae_attn", "gavam", "davam_q", "judge")
 LAYERS = ("brief", "quick", "anneal", "aggressive", "cyclic", "free_bits", "fbp", "pretraining_fbp")
 
 
@@ -48,7 +48,7 @@ def test_options_of_another_family_are_refused_by_name(method: str, override: st
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_every_method_goes_with_every_corpus(method: str, corpus: str) -> None:
     recipe = load_recipe([method, corpus])
-    assert recipe.model.kind == {"recommended": "davam", "paper": "davam"}.get(method, method)
+    assert recipe.model.kind == {"recommended": "davam", "paper": "davam", "judge": "lstm_lm"}.get(method, method)
     assert recipe.has_codes == (recipe.prior is not None) == (recipe.stage_two is not None)
 
 

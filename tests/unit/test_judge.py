@@ -104,7 +104,7 @@ def test_fluency_by_hand() -> None:
 def test_a_text_that_is_too_long_is_named(tmp_path: Path) -> None:
     judge = load_causal_lm(str(causal_lm_folder(tmp_path, positions=4)))
     assert judge(["a dog runs"]).tokens_N.tolist() == [3]
-    with pytest.raises(DataError, match=r"^texts\[1\] has 5 tokens, but the judge reads 4; give another judge, or"):
+    with pytest.raises(DataError, match=r"^texts\[1\] \('a dog runs in'\) has 5 tokens, but the judge reads 4; give"):
         judge(["a", "a dog runs in"])
 
 

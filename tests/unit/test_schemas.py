@@ -28,6 +28,8 @@ COLUMNS = {
         "reconstruction",
         "tokens_matched",
     ],
+    "draws/1": ["setting", "id", "text"],
+    "judged/1": ["setting", "id", "text", "nats", "tokens"],
     "candidates/2": [
         *DRAWN,
         "text_hash",
