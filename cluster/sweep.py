@@ -123,7 +123,7 @@ class Watcher(tune.Callback):
         self.tell = tell
         self.counter = counter
         self.epochs: dict[str, int] = {}
-        self.outcomes: dict[str, Outcome] = {}
+        self.ended = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune writes down what it runs with, but it is never restored from that."""
@@ -136,7 +136,7 @@ class Watcher(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **i: Any) -> None:
         """Another epoch of a trial."""
         self.epochs[trial.config["trial"]] = result.get("epoch", 0)
-        self.counter.put.remote({"done": float(sum(self.epochs.values())), "show:ended": float(len(self.outcomes))})
+        self.counter.put.remote({"done": float(sum(self.epochs.values())), "show:ended": float(self.ended)})
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ends, by itself or by the scheduler."""
@@ -148,7 +148,7 @@ class Watcher(tune.Callback):
         self._end(trial.config["trial"], Outcome(False, None))
 
     def _end(self, name: str, outcome: Outcome) -> None:
-        self.outcomes[name] = outcome
+        self.ended += 1
         self.tell(name, outcome)
 
 
@@ -157,9 +157,9 @@ def run_trials(
     execution: Execution,
     grace_epochs: int | None,
     tell: Callable[[str, Outcome | None], None],
-) -> dict[str, Outcome]:
-    """How each trial ended. With an epoch of grace, successive halving begins there. `tell` hears of every start
-    (without an outcome) and end as it happens."""
+) -> None:
+    """Runs all trials to their ends; with an epoch of grace, successive halving begins there. `tell` hears of every
+    start (without an outcome) and end as it happens."""
     place = Place(os.getcwd(), {**os.environ, "RAY_ADDRESS": address()})
     epochs = max(task.recipe.stage_one.epochs for task in tasks)
     scheduler: TrialScheduler = FIFOScheduler()
@@ -175,7 +175,6 @@ def run_trials(
         )
     total = float(sum(task.recipe.stage_one.epochs for task in tasks))
     with tempfile.TemporaryDirectory() as folder, progress("sweep", total, "epochs") as counter:
-        watcher = Watcher(tell, counter)
         actor = tune.with_parameters(TrialActor, tasks={task.name: task for task in tasks}, place=place)
         tune.Tuner(
             tune.with_resources(actor, tune.PlacementGroupFactory([beside_the_driver()])),
@@ -185,11 +184,10 @@ def run_trials(
                 name="sweep",
                 storage_path=folder,
                 verbose=0,
-                callbacks=[watcher],
+                callbacks=[Watcher(tell, counter)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()
-    return watcher.outcomes
 
 
 def beside_the_driver() -> dict[str, float]:

@@ -277,8 +277,9 @@ def run_wave(wave: Sequence[Trial], compared: Sequence[Trial], uri: str, asha: b
         )
         for trial in (*compared, *wave)
     ]
-    outcomes = run_trials(tasks, wave[0].run.execution, grace_epochs([*compared, *wave]) if asha else None, tell)
-    return reasons | {name: "it was never started" for name in by_name if name not in outcomes}
+    run_trials(tasks, wave[0].run.execution, grace_epochs([*compared, *wave]) if asha else None, tell)
+    left = [trial for trial in wave if state(trial, uri) == WAITING and trial.name not in reasons]
+    return reasons | {trial.name: f"it ended without a result; see {log_path(trial, uri)}" for trial in left}
 
 
 def command(trial: Trial) -> tuple[str, ...]:
