@@ -31,9 +31,10 @@ from davam.families import family_of
 from davam.families.codes import CodebookConfig
 from davam.train.history import read_history
 from pipelines.evaluate import EVALUATE
+from pipelines.experiments import Experiment, record
 from pipelines.pretraining import PRETRAINING
 from pipelines.selection import SELECTION
-from pipelines.stage import Run, Stage, arguments_of, guarded, open_run, parser, run_stage, say
+from pipelines.stage import Run, Stage, arguments_of, guarded, open_run, parser, require, run_stage, say
 from pipelines.stage_one import STAGE_ONE
 from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
@@ -87,6 +88,9 @@ def sweep(options: argparse.Namespace) -> None:
         [measured(trial, uri, reasons.get(trial.name)) for trial in trials],
     )
     write(found, uri)
+    # The report on the text of the first trial shows the sweep; others are of the same text but for swept data keys.
+    tokens = require(TOKENS, trials[0].run, STAGE_ONE)
+    record(trials[0].run.store, tokens, f"sweep-{uri.rpartition('/')[2]}", Experiment(results.section(found)))
     print(results.markdown(found))
     best = results.winner(found)
     if best is not None:

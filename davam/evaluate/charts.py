@@ -26,6 +26,7 @@ class Curve:
     x_label: str
     y_label: str
     series: Mapping[str, Sequence[tuple[float, float]]]
+    log_x: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def curve_chart(curve: Curve, salt: str, log_x: bool = False) -> Chart:
+def curve_chart(curve: Curve, salt: str) -> Chart:
     """The lines as a chart; the salt is the chart's own on its page."""
     lines = {
         _label(name): [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
@@ -108,13 +109,13 @@ def curve_chart(curve: Curve, salt: str, log_x: bool = False) -> Chart:
         for index, (name, points) in enumerate(lines.items()):
             axes.plot(*zip(*points, strict=True), label=name, **_line(index, marked=len(points) <= 12))
         x_values = [x for points in lines.values() for x, _ in points]
-        if log_x:
+        if curve.log_x:
             axes.set_xscale("log")
             axes.set_xticks(sorted(set(x_values)), [f"{x:g}" for x in sorted(set(x_values))])
             axes.minorticks_off()
         else:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=all(float(x).is_integer() for x in x_values)))
-        axes.ticklabel_format(axis="y" if log_x else "both", useOffset=False)
+        axes.ticklabel_format(axis="y" if curve.log_x else "both", useOffset=False)
         axes.set(xlabel=_label(curve.x_label), ylabel=_label(curve.y_label))
         if len(lines) > 1:
             _legend(axes, columns)

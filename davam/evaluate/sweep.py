@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from davam.data.schemas import SCHEMAS
-from davam.evaluate.charts import Chart, Curve, curve_chart, number
+from davam.evaluate.charts import Curve, curve_chart, number
+from davam.evaluate.report import Section
 from davam.evaluate.table import html_page, markdown_page
 
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
@@ -109,25 +110,33 @@ def markdown(sweep: Sweep) -> str:
 
 def html(sweep: Sweep) -> str:
     """The table and the charts as one self-contained page; every text is escaped."""
-    return html_page(sweep.title, sweep.caption, *_grid(sweep), charts(sweep))
+    charts = [curve_chart(curve, f"chart{index}") for index, curve in enumerate(curves(sweep))]
+    return html_page(sweep.title, sweep.caption, *_grid(sweep), charts)
 
 
-def charts(sweep: Sweep) -> list[Chart]:
+def section(sweep: Sweep) -> Section:
+    """The same as a section of the report on the corpus."""
+    best = winner(sweep)
+    finding = "No trial has a figure." if best is None else f"Best of {len(sweep.trials)} trials: {best.name}."
+    return Section(sweep.title, finding, *_grid(sweep), curves(sweep))
+
+
+def curves(sweep: Sweep) -> list[Curve]:
     """Each swept number against Rec, the latents' cost and the measure that ranks; and the trials by epoch."""
-    drawn: list[Chart] = []
+    drawn: list[Curve] = []
     for axis in numeric_axes(sweep.trials):
         for title, names in (("Rec", REC), ("Cost of the latents", KL), ("What ranks the trials", None)):
             series = _by_axis(sweep, axis, names)
             values = [x for points in series.values() for x, _ in points]
             if values:
                 log_x = min(values) > 0 and max(values) >= LOG_RATIO * min(values)
-                curve = Curve(f"{title} by {axis}", axis, "perplexity" if names is None else "nats/sentence", series)
-                drawn.append(curve_chart(curve, f"axis{len(drawn)}", log_x))
+                unit = "perplexity" if names is None else "nats/sentence"
+                drawn.append(Curve(f"{title} by {axis}", axis, unit, series, log_x))
     best = ranked(sweep)[:MOST_LINES]
     which = "" if len(best) == len(sweep.trials) else f", the first {MOST_LINES} trials"
     for name in dict.fromkeys(name for trial in best for name in trial.dynamics):
         series = {trial.name: trial.dynamics[name] for trial in best if trial.dynamics.get(name)}
-        drawn.append(curve_chart(Curve(f"{name}{which}", "epoch", "nats/sentence", series), f"epochs{len(drawn)}"))
+        drawn.append(Curve(f"{name}{which}", "epoch", "nats/sentence", series))
     return drawn
 
 

@@ -17,11 +17,13 @@ from davam.evaluate.charts import Curve, curve_chart
 from davam.evaluate.diversity import diversity
 from davam.evaluate.judge import Costs, fluency
 from davam.evaluate.paper import paper_generated, paper_generated_rec, paper_shown
+from davam.evaluate.report import Section
 from davam.evaluate.table import NOT_RUN
 
 REAL, REFERENCE = "real test text", "lstm_lm"
 PAPER = "paper: GPT-2, Yahoo"
 NONE = "–"
+TRADE = "Fluency against diversity"
 FLUENCY = ("judge_nats_per_token", "judge_nats_per_token_std", "judge_ppl", "judge_nats_per_word")
 DIVERSITY = (
     "entropy_nats",
@@ -88,7 +90,7 @@ class TextTables:
 
 
 @dataclass(frozen=True)
-class Section:
+class TextTable:
     """One table as text: cells by row and column."""
 
     title: str
@@ -136,7 +138,7 @@ def matched(points: Sequence[Point], measure: str, target: float) -> float | Non
     return float(np.interp(target, x, y))
 
 
-def sections(tables: TextTables) -> list[Section]:
+def sections(tables: TextTables) -> list[TextTable]:
     """The four tables, and models at matched diversity."""
     return [_samples(tables), _fluency(tables), _diversity(tables), _trade(tables), _matched(tables)]
 
@@ -168,6 +170,15 @@ def markdown(tables: TextTables) -> str:
     return "\n".join(lines) + "\n"
 
 
+def report_sections(tables: TextTables) -> list[Section]:
+    """The tables as sections of the report on the corpus, the charts with that of the temperatures."""
+    found = []
+    for table in sections(tables):
+        drawn = curves(tables) if table.title == TRADE else []
+        found.append(Section(table.title, " ".join(table.notes), table.columns, table.rows, drawn))
+    return found
+
+
 def html(tables: TextTables) -> str:
     """All tables and the charts as one self-contained page; every text is escaped."""
     source = resources.files("davam.evaluate").joinpath("text_tables.html.j2").read_text("utf-8")
@@ -186,7 +197,7 @@ def to_json(tables: TextTables) -> str:
     return json.dumps(plain, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
-def _samples(tables: TextTables) -> Section:
+def _samples(tables: TextTables) -> TextTable:
     rows = []
     for row in tables.rows:
         points = row.of_kind("length")
@@ -202,10 +213,10 @@ def _samples(tables: TextTables) -> Section:
     notes = [
         "The first draw of each length, not a chosen one. The paper's figures are of its own short, medium and long."
     ]
-    return Section("Table III: samples", notes, ("row", "length", "text", "judge nats per token", PAPER), rows)
+    return TextTable("Table III: samples", notes, ("row", "length", "text", "judge nats per token", PAPER), rows)
 
 
-def _fluency(tables: TextTables) -> Section:
+def _fluency(tables: TextTables) -> TextTable:
     rows = []
     for row in tables.rows:
         rec, paper_rec = _number(row.rec_nats), _number(paper_generated_rec(row.name))
@@ -239,10 +250,10 @@ def _fluency(tables: TextTables) -> Section:
         "Rec",
         PAPER,
     ]
-    return Section("Table IV: fluency by length", notes, columns, [*rows, *_not_run(tables, len(columns))])
+    return TextTable("Table IV: fluency by length", notes, columns, [*rows, *_not_run(tables, len(columns))])
 
 
-def _diversity(tables: TextTables) -> Section:
+def _diversity(tables: TextTables) -> TextTable:
     rows = []
     for row in tables.rows:
         for point in row.of_kind("length"):
@@ -257,10 +268,10 @@ def _diversity(tables: TextTables) -> Section:
         "number of words, so lines compare at one length and one number of texts.",
         "The vocabulary covered is that of the whole test split: its different words, and all its words.",
     ]
-    return Section("Table V: diversity by length", notes, columns, [*rows, *_not_run(tables, len(columns))])
+    return TextTable("Table V: diversity by length", notes, columns, [*rows, *_not_run(tables, len(columns))])
 
 
-def _trade(tables: TextTables) -> Section:
+def _trade(tables: TextTables) -> TextTable:
     names = ("entropy_nats", "dist_1", "dist_2", "self_bleu", "vocabulary_types", "vocabulary_mass")
     rows = []
     for row in tables.rows:
@@ -282,10 +293,10 @@ def _trade(tables: TextTables) -> Section:
         f"Ent, Dist and the vocabulary covered are of a line's first words, {COMPARED_WORDS} a text: the same number "
         "for every line, whatever the lengths of its texts.",
     ]
-    return Section("Fluency against diversity", notes, columns, [*rows, *_not_run(tables, len(columns))])
+    return TextTable(TRADE, notes, columns, [*rows, *_not_run(tables, len(columns))])
 
 
-def _matched(tables: TextTables) -> Section:
+def _matched(tables: TextTables) -> TextTable:
     """Every swept row at the diversity of real text, and at that of the language model as it is."""
     targets = []
     for name in (REAL, REFERENCE):
@@ -304,7 +315,7 @@ def _matched(tables: TextTables) -> Section:
         f"The judge's nats a token on each row's curve where its diversity is that of the column; {NONE}: not in "
         "its range of temperatures."
     ]
-    return Section("At matched diversity", notes, columns, rows)
+    return TextTable("At matched diversity", notes, columns, rows)
 
 
 def _not_run(tables: TextTables, columns: int) -> list[list[str]]:

@@ -245,7 +245,7 @@ def test_numbers_have_an_axis_and_names_have_none(found: Sweep) -> None:
 def test_the_page_has_the_charts_and_escapes_everything(found: Sweep) -> None:
     page = results.html(found)
     assert page == results.html(found)
-    titles = [chart.title for chart in results.charts(found)]
+    titles = [curve.title for curve in results.curves(found)]
     assert titles == [
         "Rec by model.codebook_size",
         "Cost of the latents by model.codebook_size",
