@@ -38,6 +38,19 @@ COLUMNS = {
         *ORIGIN,
     ],
     "varied/1": ["id", "variation", "given", "label", "text", *ORIGIN],
+    "sweep/1": [
+        "trial",
+        "presets",
+        "settings",
+        "state",
+        "reason",
+        "metric",
+        "value",
+        "measures",
+        "fingerprints",
+        "epochs",
+        "train_s",
+    ],
 }
 
 
