@@ -117,11 +117,14 @@ def start(task: TrialTask, place: Place) -> subprocess.Popen[bytes]:
 
 
 class Watcher(tune.Callback):
-    """Tells of trials as they start and end; counts the epochs."""
+    """Tells of trials as they start and end; counts the epochs, of which none is left once a trial has ended."""
 
-    def __init__(self, tell: Callable[[str, Outcome | None], None], counter: Any) -> None:
+    def __init__(
+        self, tell: Callable[[str, Outcome | None], None], counter: Any, all_epochs: Mapping[str, int]
+    ) -> None:
         self.tell = tell
         self.counter = counter
+        self.all_epochs = all_epochs
         self.epochs: dict[str, int] = {}
         self.ended = 0
 
@@ -135,8 +138,8 @@ class Watcher(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **i: Any) -> None:
         """Another epoch of a trial."""
-        self.epochs[trial.config["trial"]] = result.get("epoch", 0)
-        self.counter.put.remote({"done": float(sum(self.epochs.values())), "show:ended": float(self.ended)})
+        if "epoch" in result:
+            self._count(trial.config["trial"], result["epoch"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ends, by itself or by the scheduler."""
@@ -149,7 +152,12 @@ class Watcher(tune.Callback):
 
     def _end(self, name: str, outcome: Outcome) -> None:
         self.ended += 1
+        self._count(name, self.all_epochs[name])
         self.tell(name, outcome)
+
+    def _count(self, name: str, epochs: int) -> None:
+        self.epochs[name] = epochs
+        self.counter.put.remote({"done": float(sum(self.epochs.values())), "show:ended": float(self.ended)})
 
 
 def run_trials(
@@ -161,20 +169,19 @@ def run_trials(
     """Runs all trials to their ends; with an epoch of grace, successive halving begins there. `tell` hears of every
     start (without an outcome) and end as it happens."""
     place = Place(os.getcwd(), {**os.environ, "RAY_ADDRESS": address()})
-    epochs = max(task.recipe.stage_one.epochs for task in tasks)
+    all_epochs = {task.name: task.recipe.stage_one.epochs for task in tasks}
     scheduler: TrialScheduler = FIFOScheduler()
     if grace_epochs is not None:
         scheduler = AsyncHyperBandScheduler(
             time_attr="epoch",
             metric="nats",
             mode="min",
-            max_t=max(epochs, grace_epochs),
+            max_t=max(grace_epochs, *all_epochs.values()),
             grace_period=grace_epochs,
             reduction_factor=REDUCTION,
             stop_last_trials=False,
         )
-    total = float(sum(task.recipe.stage_one.epochs for task in tasks))
-    with tempfile.TemporaryDirectory() as folder, progress("sweep", total, "epochs") as counter:
+    with tempfile.TemporaryDirectory() as folder, progress("sweep", sum(all_epochs.values()), "epochs") as counter:
         actor = tune.with_parameters(TrialActor, tasks={task.name: task for task in tasks}, place=place)
         tune.Tuner(
             tune.with_resources(actor, tune.PlacementGroupFactory([beside_the_driver()])),
@@ -184,7 +191,7 @@ def run_trials(
                 name="sweep",
                 storage_path=folder,
                 verbose=0,
-                callbacks=[Watcher(tell, counter)],
+                callbacks=[Watcher(tell, counter, all_epochs)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()

@@ -13,10 +13,10 @@ from davam.evaluate.report import Section
 from davam.evaluate.table import html_page, markdown_page
 
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
-#: what models can be compared by: valid figures of the validation sentences, the tightest first
+#: what models can be compared by: valid figures of the validation sentences, the model's own first
 VALID = ("valid_ppl_exact", "valid_ppl_bound", "valid_ppl_bound_bigram")
 REC = ("valid_rec_nats", "valid_nll_nats")
-KL = ("valid_kl_nats_sum", "valid_code_nats_bigram")  # what the latents cost, the sharper first
+KL = ("valid_kl_nats_sum", "valid_code_nats_bigram")  # what the latents cost, under the model's own prior first
 #: the columns of measures, where any trial has them
 SHOWN = (
     *("valid_rec_nats", "valid_nll_nats", "valid_kl_nats_sum", "valid_code_nats_bigram", *VALID),

@@ -46,7 +46,7 @@ def started(model: Path, store: Path, address: str | None = None, workers: int =
     command = [sys.executable, "pipelines/generate.py", "--model", str(model), "--store", str(store)]
     command += ["--rows", str(ROWS), "--range-rows", str(ROWS // 3 + 1), "--workers", str(workers)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment |= {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"} if address else {}
+    environment |= {"RAY_ADDRESS": address} if address else {}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -55,6 +55,19 @@ COLUMNS = {
         "epochs",
         "wall_s",
     ],
+    "sweep/1": [
+        "trial",
+        "presets",
+        "settings",
+        "state",
+        "reason",
+        "metric",
+        "value",
+        "measures",
+        "fingerprints",
+        "epochs",
+        "train_s",
+    ],
 }
 
 
