@@ -5,6 +5,7 @@ and do not depend on how the files are cut into pieces.
 """
 
 import difflib
+import functools
 import hashlib
 import itertools
 import json
@@ -129,9 +130,14 @@ def read_chunk(chunk: Chunk, columns: Columns) -> Iterator[pa.RecordBatch]:
 
 def content_digest(chunks: Sequence[Chunk]) -> str:
     """sha256, in hex, of all files' bytes with their splits, in order."""
+    return _digest(tuple((uri, split, *_stamp(uri)) for uri, split in dict.fromkeys((c.uri, c.split) for c in chunks)))
+
+
+@functools.lru_cache(maxsize=64)  # every stage's identity asks for it, and a corpus takes long to read
+def _digest(files: tuple[tuple[str, str, int, int | None], ...]) -> str:
     digest = hashlib.sha256()
-    for uri, split in dict.fromkeys((chunk.uri, chunk.split) for chunk in chunks):
-        digest.update(f"\0{split}\0{_size(uri)}\0".encode())
+    for uri, split, size, _ in files:
+        digest.update(f"\0{split}\0{size}\0".encode())
         filesystem, path = fs.resolve(uri)
         with filesystem.open_input_stream(path, compression=None) as stream:
             while block := stream.read(READ_BYTES):
@@ -175,11 +181,16 @@ def _format_of(uri: str) -> str:
 
 
 def _size(uri: str) -> int:
+    return _stamp(uri)[0]
+
+
+def _stamp(uri: str) -> tuple[int, int | None]:
+    """The size in bytes, and when the file was written, where the place knows that."""
     filesystem, path = fs.resolve(uri)
-    size = filesystem.get_file_info(path).size
-    if not size:
+    info = filesystem.get_file_info(path)
+    if not info.size:
         raise DataError(f"{uri}: the file is empty; give a file with one sentence a line")
-    return int(size)
+    return int(info.size), info.mtime_ns
 
 
 def _parquet_rows(uri: str, columns: Columns) -> int:
