@@ -28,10 +28,10 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from cluster.progress import progress
 from cluster.session import address, slots
 from davam.data.artifacts import Store
-from davam.evaluate.selection import epoch_nats
 from davam.families import family_of
 from davam.recipe import Execution, Recipe
 from davam.train.history import read_history
+from davam.train.selection import epoch_nats
 
 POLL_S = 1.0
 END_S = 60.0  # for a program that was told to end

@@ -29,11 +29,12 @@ from davam.data.schemas import SCHEMAS
 from davam.data.tokenizer import EOS_ID, TextTokenizer
 from davam.errors import ArtifactError, DataError
 from davam.evaluate import metrics
-from davam.evaluate.judge import FamilyJudge, Judge, load_causal_lm
+from davam.evaluate.judge import Judge, load_causal_lm
 from davam.families import FamilyConfig, build_family
 from davam.families.codes import CodebookConfig, CodeFamily
 from davam.families.text import WIDTH_MULTIPLE, Decoded, Latents, TextFamily
 from davam.families.vae import Vae
+from davam.judging import FamilyJudge
 from davam.nn import ops
 from davam.nn.block import filled_up
 from davam.nn.noise import Stream, sampling_uniforms

@@ -25,11 +25,11 @@ from davam.data.artifacts import Manifest, fingerprint, provenance, short
 from davam.errors import ConfigError, TrainingError
 from davam.evaluate import metrics
 from davam.evaluate import sweep as results
-from davam.evaluate.selection import epoch_nats
 from davam.evaluate.sweep import DONE, FAILED, STOPPED, Sweep
 from davam.families import family_of
 from davam.families.codes import CodebookConfig
 from davam.train.history import read_history
+from davam.train.selection import epoch_nats
 from pipelines.evaluate import EVALUATE
 from pipelines.experiments import Experiment, record
 from pipelines.pretraining import PRETRAINING

@@ -1,7 +1,7 @@
 """Fluency: what texts cost under a language model that did not make them, the judge.
 
 A judge gives the nats of each text and the number of its tokens. Two kinds: any causal language model of the Hugging
-Face form, GPT-2 in the paper, and a model of this project that has an exact likelihood.
+Face form, GPT-2 in the paper, and a model of this project that has an exact likelihood (`davam.judging`).
 
 Legend: N texts, B texts of a batch, S positions, V vocabulary.
 """
@@ -18,14 +18,11 @@ from torch import Tensor
 
 from davam.data import fs
 from davam.data.artifacts import localize
-from davam.data.batches import Rows, plan_in_order, take_slice, to_device
-from davam.data.tokenizer import EOS_ID, UNK, TextTokenizer
+from davam.data.tokenizer import UNK
 from davam.errors import ArtifactError, DataError
 from davam.evaluate.metrics import ppl_bound
-from davam.families.text import TextFamily
 
 BATCH_POSITIONS = 1_024  # of a batch, padding included: the logits of so many are in memory at once
-FAMILY_ROWS = 64
 UNKNOWN_WORDS = (UNK, "_UNK")  # as the corpora at hand spell it
 
 Array = npt.NDArray[Any]
@@ -113,7 +110,7 @@ class CausalLmJudge:
         """sha256, in hex, of weights and tokenizer."""
         tokenizer = self.tokenizer
         settings = [tokenizer.backend_tokenizer.to_str(), str(tokenizer.bos_token), str(self._unknown())]
-        return _digest("\0".join(settings), self.model.state_dict())
+        return weights_digest("\0".join(settings), self.model.state_dict())
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         rows = [self._marked(text.split()) for text in texts]
@@ -149,36 +146,6 @@ class CausalLmJudge:
         nats_BS = logits_BSV.logsumexp(2) - logits_BSV.gather(2, ids_BS[:, 1:, None]).squeeze(2)
         nats_B: Array = (nats_BS.double() * real_BS[:, 1:]).sum(1).cpu().numpy()
         return nats_B
-
-
-class FamilyJudge:
-    """A model of this project with an exact likelihood. A text's tokens are those of its tokenizer and one end."""
-
-    def __init__(self, core: TextFamily, tokenizer: TextTokenizer) -> None:
-        if not core.exact or core.labels:
-            raise DataError(
-                f"a {core.kind}{' with labels' * bool(core.labels)} is no judge: it has no exact likelihood of a text "
-                "alone; give an LSTM language model without labels"
-            )
-        self.core = core
-        self.tokenizer = tokenizer
-
-    @torch.inference_mode()
-    def __call__(self, texts: Sequence[str]) -> Costs:
-        """The cost of each text."""
-        tokens = [[*row, EOS_ID] if row else [] for row in self.tokenizer.encode(list(texts))]
-        rows = Rows.from_lists(range(len(tokens)), tokens)
-        nats_N = np.zeros(len(tokens))
-        for indices in plan_in_order(rows.lengths, FAMILY_ROWS) if len(rows) else []:
-            indices = indices[rows.lengths[indices] > 0]
-            if len(indices):
-                batch = to_device(take_slice(rows, indices), next(self.core.parameters()).device)
-                nats_N[indices] = self.core.row_scores(batch, None).rec_B.double().cpu().numpy()
-        return Costs(nats_N, rows.lengths)
-
-    def digest(self) -> str:
-        """sha256, in hex, of weights and tokenizer."""
-        return _digest(self.tokenizer.digest(), self.core.state_dict())
 
 
 def load_causal_lm(name: str, download: bool = False, device: str = "cpu") -> CausalLmJudge:
@@ -231,7 +198,8 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def _digest(settings: str, weights: dict[str, Tensor]) -> str:
+def weights_digest(settings: str, weights: dict[str, Tensor]) -> str:
+    """sha256, in hex, of the settings and all weights."""
     digest = hashlib.sha256(settings.encode())
     for name, weight in sorted(weights.items()):
         digest.update(name.encode())

@@ -104,6 +104,8 @@ def programs_of(store: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_trials_are_trained_once_and_full_goes_on_from_the_best(tmp_path: Path, small_codes: str) -> None:
     grid = f"preset=[recommended,{small_codes}],lstm_lm"
     arguments = ["--store", str(tmp_path), "--preset", "tiny", "--grid", grid, *SHORT]

@@ -12,9 +12,10 @@ from transformers import GPT2LMHeadModel
 
 from davam.data.tokenizer import BOS_ID, EOS_ID, UNK_ID, TextTokenizer
 from davam.errors import ArtifactError, DataError
-from davam.evaluate.judge import CausalLmJudge, Costs, FamilyJudge, Fluency, fluency, load_causal_lm
+from davam.evaluate.judge import CausalLmJudge, Costs, Fluency, fluency, load_causal_lm
 from davam.families.lstm_lm import LstmLm, LstmLmConfig
 from davam.families.vae import Vae, VaeConfig
+from davam.judging import FamilyJudge
 from tests.judges import WORDS, causal_lm_folder
 
 TEXTS = ["a dog runs", "the cat sleeps in the park the dog runs in the park", "a", "zebra dog", "the the", "a dog runs"]

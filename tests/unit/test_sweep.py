@@ -13,7 +13,6 @@ from davam.data.artifacts import Store
 from davam.data.schemas import check
 from davam.errors import ConfigError
 from davam.evaluate import sweep as results
-from davam.evaluate.selection import epoch_nats
 from davam.evaluate.sweep import Sweep, Trial
 from davam.families.davam import Davam
 from davam.families.davam_q import DavamQ
@@ -21,6 +20,7 @@ from davam.families.gavam import Gavam
 from davam.families.lstm_lm import LstmLm
 from davam.recipe import load_recipe
 from davam.train.history import read_history, run_name, write_history
+from davam.train.selection import epoch_nats
 from pipelines.selection import flat_codes, text_measures
 from pipelines.sweep import (
     axes,

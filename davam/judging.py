@@ -1,0 +1,47 @@
+"""A model of this project as a judge of fluency.
+
+Legend: N texts.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from davam.data.batches import Rows, plan_in_order, take_slice, to_device
+from davam.data.tokenizer import EOS_ID, TextTokenizer
+from davam.errors import DataError
+from davam.evaluate.judge import Costs, weights_digest
+from davam.families.text import TextFamily
+
+FAMILY_ROWS = 64
+
+
+class FamilyJudge:
+    """A model of this project with an exact likelihood. A text's tokens are those of its tokenizer and one end."""
+
+    def __init__(self, core: TextFamily, tokenizer: TextTokenizer) -> None:
+        if not core.exact or core.labels:
+            raise DataError(
+                f"a {core.kind}{' with labels' * bool(core.labels)} is no judge: it has no exact likelihood of a text "
+                "alone; give an LSTM language model without labels"
+            )
+        self.core = core
+        self.tokenizer = tokenizer
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[str]) -> Costs:
+        """The cost of each text."""
+        tokens = [[*row, EOS_ID] if row else [] for row in self.tokenizer.encode(list(texts))]
+        rows = Rows.from_lists(range(len(tokens)), tokens)
+        nats_N = np.zeros(len(tokens))
+        for indices in plan_in_order(rows.lengths, FAMILY_ROWS) if len(rows) else []:
+            indices = indices[rows.lengths[indices] > 0]
+            if len(indices):
+                batch = to_device(take_slice(rows, indices), next(self.core.parameters()).device)
+                nats_N[indices] = self.core.row_scores(batch, None).rec_B.double().cpu().numpy()
+        return Costs(nats_N, rows.lengths)
+
+    def digest(self) -> str:
+        """sha256, in hex, of weights and tokenizer."""
+        return weights_digest(self.tokenizer.digest(), self.core.state_dict())
