@@ -46,7 +46,7 @@ class Encoder:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Columns id, codes, length, split and, where there are any, label."""
         codes = self.model.encode_tokens(table["tokens"].to_pylist())
-        self.counter.add.remote("done", table.num_rows)
+        self.counter.add.remote(done=table.num_rows)
         columns = {
             "id": table["id"],
             "codes": pa.array(codes, SCHEMAS["codes/1"].field("codes").type),
@@ -68,7 +68,7 @@ class Sampler:
     def __call__(self, table: pa.Table) -> pa.Table:
         """The schema `samples/2`."""
         samples = self.model.sample_ids(table["id"].to_pylist(), seed=self.seed, sampling=self.sampling)
-        self.counter.add.remote("done", table.num_rows)
+        self.counter.add.remote(done=table.num_rows)
         return samples.table()
 
 
@@ -88,7 +88,7 @@ class GridSampler:
             rows = table.filter(pc.equal(table["setting"], setting))
             drawn = self.model.sample_ids(rows["id"].to_pylist(), seed=self.seed, sampling=self.samplings[setting])
             parts.append(rows.append_column("text", pa.array(drawn.texts, pa.string())))
-        self.counter.add.remote("done", table.num_rows)
+        self.counter.add.remote(done=table.num_rows)
         return pa.concat_tables(parts).cast(SCHEMAS["draws/1"])
 
 
@@ -103,7 +103,7 @@ class Pricer:
     def __call__(self, table: pa.Table) -> pa.Table:
         """The schema `judged/1`."""
         costs = self.judge(table["text"].to_pylist())
-        self.counter.add.remote("done", table.num_rows)
+        self.counter.add.remote(done=table.num_rows)
         priced = table.append_column("nats", pa.array(costs.nats_N, pa.float64()))
         return priced.append_column("tokens", pa.array(costs.tokens_N, pa.int32())).cast(SCHEMAS["judged/1"])
 
@@ -123,7 +123,7 @@ class Varier:
         labels = table["label"].to_pylist() if self.model.labels else None
         n, share, seed, sampling = (getattr(self.variation, name) for name in ("n", "share", "seed", "sampling"))
         varied = self.model.vary(given, n, share=share, seed=seed, sampling=sampling, labels=labels, ids=ids)
-        self.counter.add.remote("done", table.num_rows)
+        self.counter.add.remote(done=table.num_rows)
         columns = {
             "id": np.repeat(ids, n),
             "variation": np.tile(np.arange(n), len(ids)),
@@ -148,7 +148,7 @@ class Scorer:
         tokens, texts, ids = (table[name].to_pylist() for name in ("tokens", "text", "id"))
         labels = table["label"].to_pylist() if self.model.labels else None
         scores = self.model.score_tokens(tokens, texts, ids, self.importance_draws, labels)
-        self.counter.add.remote("done", table.num_rows)
+        self.counter.add.remote(done=table.num_rows)
         return scores.table()
 
 

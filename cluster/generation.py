@@ -27,7 +27,8 @@ from davam.generation.spec import Spec
 from davam.quality.copies import CopyIndex
 from davam.recipe import Execution
 
-BLOCK_ROWS = 8 * SAMPLE_ROWS  # rows of a file, and what a killed process loses at most
+CALL_ROWS = 4 * SAMPLE_ROWS  # rows that a model makes in one call
+BLOCK_ROWS = 8 * CALL_ROWS  # rows of a file, and what a killed process loses at most
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ class Candidates:
         """The schema `candidates/2`."""
         began = time.monotonic()
         candidates = self.make([self.first + row for row in table["id"].to_pylist()])
-        self.counter.add.remote("busy_s", time.monotonic() - began)
-        self.counter.add.remote("done", table.num_rows)
+        self.counter.add.remote(busy_s=time.monotonic() - began, done=table.num_rows)
         return candidates.set_column(0, "id", table["id"])
 
 
@@ -88,7 +88,7 @@ def make_range(source: Source, first: int, stop: int, pending_uri: str, executio
         ids = ray.data.range(rows, override_num_blocks=-(-rows // block_rows))
         arguments = {"source": source, "first": first, "counter": counter}
         # One for reading and writing, one for the actor that knows what is there.
-        made = batch.map_model(ids, Candidates, arguments, execution, SAMPLE_ROWS, spare_cpus=2)
+        made = batch.map_model(ids, Candidates, arguments, execution, CALL_ROWS, spare_cpus=2)
         batch.write(made, fs.join(pending_uri, "candidates"), by_split=False)
     folder = fs.join(pending_uri, "candidates")
     uris = [fs.join(folder, path) for path, _ in fs.list_files(folder) if path.endswith(".parquet")]

@@ -38,7 +38,7 @@ def build_all(store: Store, pieces: Sequence[Piece], what: str, unit: str) -> No
                 ray.get(done)
             except Exception as error:
                 raise users_error(error) or _lost(what, error) from error
-            counter.add.remote("done", len(done))
+            counter.add.remote(done=len(done))
 
 
 def _lost(what: str, error: Exception) -> ClusterFaultError:

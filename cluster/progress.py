@@ -24,9 +24,10 @@ class Counter:
         self.values: dict[str, float] = {}
         self.message = ""
 
-    def add(self, name: str, amount: float) -> None:
-        """Count an amount."""
-        self.values[name] = self.values.get(name, 0.0) + amount
+    def add(self, **amounts: float) -> None:
+        """Count amounts, each under its name."""
+        for name, amount in amounts.items():
+            self.values[name] = self.values.get(name, 0.0) + amount
 
     def put(self, values: dict[str, float]) -> None:
         """Replace values."""
