@@ -13,6 +13,8 @@ from davam.data.artifacts import Store
 from davam.generation.corpus import read_corpus, read_summary
 from tests.programs import SMALL, run
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     *("--preset", "recommended,tiny,brief", "--workers", "1"),
     *("data.kind=files", "data.text_column=body", "data.label_column=kind", "data.max_tokens=32"),
