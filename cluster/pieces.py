@@ -6,13 +6,11 @@ from collections.abc import Sequence
 import ray
 import torch
 
-from cluster.batch import users_error
+from cluster.batch import loss_error, users_error
 from cluster.progress import progress
 from cluster.session import task_cpus
-from cluster.train import reason
 from davam.data.artifacts import Store
 from davam.data.pieces import Piece
-from davam.errors import ClusterFaultError
 
 
 @ray.remote(num_cpus=1)
@@ -37,9 +35,5 @@ def build_all(store: Store, pieces: Sequence[Piece], what: str, unit: str) -> No
             try:
                 ray.get(done)
             except Exception as error:
-                raise users_error(error) or _lost(what, error) from error
+                raise users_error(error) or loss_error(error) or error from None
             counter.add.remote(done=len(done))
-
-
-def _lost(what: str, error: Exception) -> ClusterFaultError:
-    return ClusterFaultError(f"{what}: a task failed ({reason(error)}); the same command goes on with the rest")

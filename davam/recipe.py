@@ -124,6 +124,9 @@ class EvaluationConfig(Frozen):
     )
 
 
+TRAININGS = ("pretraining", "stage_one", "stage_two")
+
+
 class Recipe(Frozen):
     """Everything that decides what is built. Equal recipes on equal data give equal results."""
 
@@ -144,6 +147,12 @@ class Recipe(Frozen):
     def has_codes(self) -> bool:
         """Whether the family has codes, and so a prior and a second stage."""
         return family_of(self.model).has_codes
+
+    @property
+    def trainings(self) -> dict[str, TrainConfig]:
+        """The trainings that the recipe has, by name and in order."""
+        given = {name: getattr(self, name) for name in TRAININGS}
+        return {name: training for name, training in given.items() if training is not None}
 
     @model_validator(mode="after")
     def _quantizes_at_all(self) -> "Recipe":

@@ -20,9 +20,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from davam import config
 from davam.augment.causal import folder_sha256, require_folder
 from davam.augment.measure import lengthened
@@ -30,7 +27,7 @@ from davam.augment.page import Results, html, markdown, plain, section
 from davam.augment.rows import VALID_SHARE
 from davam.augment.study import CAUSAL_LM, EDA, LSTM_LM, PRETRAINED, REAL, REPEAT, SAME_DATA, Cell, table, verdict
 from davam.data import fs
-from davam.data.artifacts import Manifest, Store, fingerprint, short
+from davam.data.artifacts import Manifest, Store, fingerprint, short, write_table
 from davam.data.pieces import Piece
 from davam.errors import ArtifactError, ConfigError, DataError
 from davam.recipe import Recipe
@@ -38,7 +35,6 @@ from davam.train.stages import check_enough
 from pipelines.conditions import (
     TEXTS,
     Setting,
-    folder_of,
     measure,
     read_cell,
     sample,
@@ -259,8 +255,7 @@ def generator_of(study: Study, source: str, setting: Setting | None) -> Generato
 
 def for_few_rows(recipe: Recipe, rows: int, least_steps: int) -> Recipe:
     """The recipe with as many epochs of every training as make so many steps on so few rows."""
-    trainings = {name: getattr(recipe, name) for name in ("pretraining", "stage_one", "stage_two")}
-    longer = {name: lengthened(each, rows, least_steps) for name, each in trainings.items() if each is not None}
+    longer = {name: lengthened(each, rows, least_steps) for name, each in recipe.trainings.items()}
     return recipe.model_copy(update=longer)
 
 
@@ -278,7 +273,7 @@ def train(study: Study, missing: Sequence[Condition]) -> None:
     store.probe_writable()
     texts = {str(each.inputs): texts_piece(study, each, uris) for each in missing if each.generator is not None}
     build_all(store, [piece for piece in texts.values() if piece.find(store) is None], TEXTS_STAGE, "sources")
-    where = {key: fs.join(folder_of(store.uri, require_built(piece, store)), TEXTS) for key, piece in texts.items()}
+    where = {key: fs.join(store.files_uri(require_built(piece, store)), TEXTS) for key, piece in texts.items()}
     # The longest first: the last ones to end then end together.
     ordered = sorted(missing, key=lambda each: -each.setting.subset.counts["train"] * (1 + each.ratio))
     build_all(store, [each.piece(where.get(str(each.inputs))) for each in ordered], CELL_STAGE, "models")
@@ -319,9 +314,7 @@ def report(study: Study, tokens: Manifest, cells: Sequence[Cell]) -> None:
     results = Results(caption(study, tokens), cells, [verdict(cells, generator, size) for size in asked])
     identity = fingerprint("augment", VERSION, {"cells": [list(each.condition) for each in cells]}, {})
     uri = fs.join(study.run.store.uri, "augment", short(identity))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table(cells), sink, compression="zstd")
-    fs.write_bytes_atomic(fs.join(uri, "cells.parquet"), sink.getvalue().to_pybytes())
+    write_table(fs.join(uri, "cells.parquet"), table(cells))
     fs.write_bytes_atomic(fs.join(uri, "results.json"), (json.dumps(plain(results), indent=1) + "\n").encode())
     fs.write_bytes_atomic(fs.join(uri, "augment.md"), markdown(results).encode())
     fs.write_bytes_atomic(fs.join(uri, "augment.html"), html(results).encode())

@@ -46,11 +46,11 @@ class Setting:
     @property
     def real_uri(self) -> str:
         """The subset's training sentences."""
-        return fs.join(folder_of(self.store, self.subset), "train.jsonl")
+        return fs.join(Store(self.store).files_uri(self.subset), "train.jsonl")
 
     def ground(self) -> Ground:
         """The same, read from the store."""
-        valid_uri = fs.join(folder_of(self.store, self.subset), "valid.jsonl")
+        valid_uri = fs.join(Store(self.store).files_uri(self.subset), "valid.jsonl")
         return Ground(
             self.lm,
             read_tokenizer(self.store, self.tokens),
@@ -92,17 +92,12 @@ def subset_stage(tokens: Manifest, rows: int, seed: int) -> Stage:
 def subset_data(store: str, found: Manifest, recipe: Recipe) -> FileData:
     """The subset as the data of a recipe."""
     return FileData(
-        root=folder_of(store, found),
+        root=Store(store).files_uri(found),
         format="jsonl",
         label_column=None if recipe.data.label_column is None else "label",
         max_tokens=recipe.data.max_tokens,
         **{split: f"{split}.jsonl" for split in SPLITS},
     )
-
-
-def folder_of(store: str, found: Manifest) -> str:
-    """Where the artifact's files are."""
-    return fs.join(Store(store).artifact_uri(found.stage, found.fingerprint), found.attempt)
 
 
 def texts_of(store: str, tokens: Manifest, split: str) -> Texts:
@@ -150,7 +145,7 @@ def measure(
 
 def read_cell(store: Store, found: Manifest) -> Cell:
     """The cell of an artifact."""
-    values: dict[str, Any] = json.loads(fs.read_bytes(fs.join(folder_of(store.uri, found), CELL)))
+    values: dict[str, Any] = json.loads(fs.read_bytes(fs.join(store.files_uri(found), CELL)))
     return Cell(**values)
 
 

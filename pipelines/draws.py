@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from davam.data import fs
-from davam.data.artifacts import Attempt, Manifest
+from davam.data.artifacts import Attempt, Manifest, write_table
 from davam.data.schemas import SCHEMAS
 from davam.errors import DataError
 from davam.evaluate.diversity import evenly
@@ -84,10 +83,8 @@ def real_stage(settings: Sequence[Setting]) -> Stage:
             taken = test.take(places[evenly(len(places), setting.sentences)])
             numbered = {"setting": [number] * len(taken), "id": taken["id"], "text": taken["text"]}
             parts.append(pa.table(numbered).cast(SCHEMAS["draws/1"]))
-        sink = pa.BufferOutputStream()
         table = pa.concat_tables(parts)
-        pq.write_table(table, sink, compression="zstd")
-        fs.write_bytes_atomic(fs.join(attempt.uri, "texts.parquet"), sink.getvalue().to_pybytes())
+        write_table(fs.join(attempt.uri, "texts.parquet"), table)
         return Built({"rows": table.num_rows})
 
     return Stage("real", 1, lambda recipe: (TOKENS,), uses, build)

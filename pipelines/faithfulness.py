@@ -12,7 +12,7 @@ from davam.data.tokenizer import EOS_ID, TextTokenizer
 from davam.evaluate import metrics
 from davam.evaluate.code_browser import CodeEntry, browse_codes
 from davam.evaluate.faithfulness import Faithfulness, Interpolation, nearest_of, to_json
-from davam.generation.held_out import CopyRates, held_out_rates
+from davam.generation.held_out import CopyRates, copy_rates_of
 from davam.generation.training_text import TrainingText
 from davam.quality.checks import Filters
 from davam.recipe import Recipe
@@ -40,8 +40,8 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
         code_entries(run, inputs, model.tokenizer) if run.recipe.model.kind == "davam" else (),
     )
     fs.write_bytes_atomic(fs.join(attempt.uri, "faithfulness.json"), to_json(found))
-    rates = _named("sample", held_out_rates(text.index, sample_rows, sample_texts, Filters()))
-    rates |= _named("test", held_out_rates(text.index, test_rows, test_texts, Filters()))
+    rates = _named("sample", copy_rates_of(text.index, sample_rows, sample_texts, Filters()))
+    rates |= _named("test", copy_rates_of(text.index, test_rows, test_texts, Filters()))
     return Built({"rows": len(ids)}, rates | real_measures(test_texts, len(ids)))
 
 

@@ -28,7 +28,7 @@ from davam.errors import ArtifactError, ConfigError
 from davam.generation.card import dataset_card
 from davam.generation.corpus import Corpus, Range, Summary, next_range, read_corpus
 from davam.generation.forecast import Machine, Probe, forecast, machine, read_prices
-from davam.generation.held_out import CopyRates, held_out_rates
+from davam.generation.held_out import CopyRates, copy_rates_of
 from davam.generation.spec import Spec
 from davam.generation.training_text import TrainingText, text_at, text_of
 from davam.quality.checks import COPY_FLAGS
@@ -179,7 +179,7 @@ def held_out(corpus: Corpus, order: Order) -> CopyRates | None:
         return None
     uri = fs.join(corpus.uri, "held_out.json")
     if not fs.exists(uri):
-        rates = held_out_rates(order.text.index, *order.text.rows("test"), order.spec.filters)
+        rates = copy_rates_of(order.text.index, *order.text.rows("test"), order.spec.filters)
         fs.write_bytes_atomic(uri, json.dumps(dataclasses.asdict(rates)).encode())
     return CopyRates(**json.loads(fs.read_bytes(uri)))
 

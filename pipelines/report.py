@@ -82,7 +82,6 @@ MEANINGS = {
     "sample_length_std_tokens": ("words", "standard deviation of the samples' lengths"),
     "sample_truncated_rate": ("share", "samples cut at the longest length"),
 }
-TRAININGS = ("pretraining", "stage_one", "stage_two")
 CURVES = (
     ("pretraining", "rec_nats", "Pretraining: reconstruction"),
     ("stage_one", "rec_nats", "Stage one: reconstruction"),
@@ -197,8 +196,7 @@ def usefulness(experiments: Sequence[Experiment], recipe: Recipe) -> Usefulness 
 
 def histories(run: Run, inputs: dict[str, Manifest]) -> dict[str, list[dict[str, float]]]:
     """The measures of every epoch of each training stage."""
-    stages = [stage for stage in TRAININGS if stage in inputs]
-    return {stage: read_history(run.store, stage, inputs[stage].fingerprint) for stage in stages}
+    return {stage: read_history(run.store, stage, inputs[stage].fingerprint) for stage in run.recipe.trainings}
 
 
 def curves(histories: dict[str, list[dict[str, float]]]) -> list[Curve]:

@@ -9,7 +9,6 @@ A trial is an ordinary run in the ordinary store: what is there is not trained a
 """
 
 import argparse
-import io
 import os
 import shlex
 import sys
@@ -18,10 +17,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
-import pyarrow.parquet as pq
-
 from davam.data import fs
-from davam.data.artifacts import Manifest, fingerprint, provenance, short
+from davam.data.artifacts import Manifest, fingerprint, provenance, short, write_table
 from davam.errors import ConfigError, TrainingError
 from davam.evaluate import metrics
 from davam.evaluate import sweep as results
@@ -366,9 +363,7 @@ def dynamics_of(trial: Trial) -> tuple[dict[str, results.Points], int]:
 
 def write(found: Sweep, uri: str) -> None:
     """The results as Parquet, Markdown and a page."""
-    buffer = io.BytesIO()
-    pq.write_table(results.table(found), buffer)
-    fs.write_bytes_atomic(f"{uri}/trials.parquet", buffer.getvalue())
+    write_table(f"{uri}/trials.parquet", results.table(found))
     fs.write_bytes_atomic(f"{uri}/sweep.md", results.markdown(found).encode())
     fs.write_bytes_atomic(f"{uri}/sweep.html", results.html(found).encode())
 

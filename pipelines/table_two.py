@@ -140,7 +140,7 @@ def open_row(name: str, options: argparse.Namespace) -> Row:
 
 def budget(recipe: Recipe, options: argparse.Namespace) -> list[str]:
     """Overrides that give every training of the recipe the budget, and its schedules their share of it."""
-    stages = [name for name in ("pretraining", "stage_one", "stage_two") if getattr(recipe, name) is not None]
+    stages = list(recipe.trainings)
     if options.minutes is not None:
         return [f"{stage}.max_minutes={options.minutes / len(stages):g}" for stage in stages]
     if options.epochs is None:

@@ -154,7 +154,7 @@ def points_of(run: Run, texts: Stage, judge: JudgeSource, settings: Sequence[Set
     run_stage(texts, run)
     order = [("setting", "ascending"), ("id", "ascending")]
     table = run.store.read_table(run_stage(judged_stage(texts, judge), run), "judged/1").sort_by(order)
-    real_texts = test_texts(run)
+    real_texts = held_out_texts(run)
     points = []
     for number, setting in enumerate(settings):
         part = table.filter(pc.equal(table["setting"], number))
@@ -163,7 +163,7 @@ def points_of(run: Run, texts: Stage, judge: JudgeSource, settings: Sequence[Set
     return points
 
 
-def test_texts(run: Run) -> list[str]:
+def held_out_texts(run: Run) -> list[str]:
     """All sentences of the test split."""
     tokens = require(TOKENS, run, EVALUATE)
     return run.store.read_table(tokens, "tokens/1", split="test", columns=["text"])["text"].to_pylist()

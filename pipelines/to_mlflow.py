@@ -14,10 +14,10 @@ from typing import Any
 from davam.data import fs
 from davam.data.artifacts import Manifest, Store, localize
 from davam.errors import ArtifactError, ConfigError
+from davam.recipe import TRAININGS
 from davam.train.history import read_history
 from pipelines.stage import absolute, guarded
 
-TRAININGS = ("pretraining", "stage_one", "stage_two")
 MEASURED = ("evaluate", "faithfulness")
 RUNS = "/runs/"
 

@@ -9,6 +9,7 @@ Readers open what a manifest lists, never a folder; an attempt that was not comm
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import platform
@@ -33,6 +34,7 @@ from davam.data import fs, schemas
 from davam.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+ROWS_PER_GROUP = 1 << 16
 PACKAGES = ("davam", "torch", "ray", "pyarrow", "tokenizers")
 
 
@@ -132,6 +134,10 @@ class Store:
     def artifact_uri(self, stage: str, identity: str) -> str:
         """Where the artifact of that fingerprint is or would be."""
         return fs.join(self.uri, "artifacts", stage, short(identity))
+
+    def files_uri(self, manifest: Manifest) -> str:
+        """Where the artifact's files are."""
+        return fs.join(self.artifact_uri(manifest.stage, manifest.fingerprint), manifest.attempt)
 
     def new_attempt(self, stage: str, identity: str) -> Attempt:
         """A fresh attempt; nothing is written yet."""
@@ -255,6 +261,13 @@ def read_tables(uris: Sequence[str], schema: str, columns: Sequence[str] | None 
                 f"{uri} cannot be read ({str(error).splitlines()[0]}); build its stage again with --force"
             ) from None
     return pa.concat_tables(tables)
+
+
+def write_table(uri: str, table: pa.Table) -> None:
+    """Writes the rows as one Parquet file, which is there as a whole or not at all."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=ROWS_PER_GROUP)
+    fs.write_bytes_atomic(uri, buffer.getvalue())
 
 
 def localize(uri: str) -> Path:

@@ -27,6 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from davam.config import differing_keys
 from davam.data import fs
+from davam.data.artifacts import write_table
 from davam.data.schemas import SCHEMAS
 from davam.errors import ArtifactError, ConfigError, GenerationError
 from davam.generation.spec import spec_digest
@@ -39,7 +40,6 @@ LEAST_RATE = 0.01  # of candidates that stay, under which it is not worth going 
 JUDGED_AFTER = 4096  # candidates
 LEAST_CANDIDATES = 256  # of a range, where some are dropped
 HASH_COLUMNS = {"duplicate": "text_hash", "near_duplicate": "band_hashes"}
-ROWS_PER_GROUP = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Corpus:
         dropped = Counter(reason for reason in reasons if reason)
         part = Range(first, stop, kept.num_rows, total([dropped]), say_of(kept))
         ends_here = sum(earlier.kept for earlier in self.done()) + part.kept > rows
-        _write_table(self._spare_uri(part) if ends_here else self._data_uri(part, part.kept), self._rows(kept))
+        write_table(self._spare_uri(part) if ends_here else self._data_uri(part, part.kept), self._rows(kept))
         fs.write_bytes_atomic(fs.join(self.uri, "ranges", f"{part.name}.json"), _json(dataclasses.asdict(part)))
         return part
 
@@ -276,8 +276,8 @@ class Corpus:
             whole = self._data_uri(part, part.kept)
             rows = _read_table(whole if fs.exists(whole) else self._spare_uri(part))
             if count < part.kept:
-                _write_table(self._spare_uri(part), rows)
-            _write_table(self._data_uri(part, count), rows.slice(0, count))
+                write_table(self._spare_uri(part), rows)
+            write_table(self._data_uri(part, count), rows.slice(0, count))
 
     def _remove_unlisted(self, summary: Summary) -> None:
         """Leaves the files of this corpus, and what later ranges need."""
@@ -355,12 +355,6 @@ def _parse(kind: TypeAdapter[Any], uri: str) -> Any:
             f"{uri} is not what this version writes ({'.'.join(map(str, fault['loc']))}: {fault['msg']}); "
             "delete the corpus, and generate it again"
         ) from None
-
-
-def _write_table(uri: str, table: pa.Table) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=ROWS_PER_GROUP)
-    fs.write_bytes_atomic(uri, buffer.getvalue())
 
 
 def _read_table(uri: str) -> pa.Table:

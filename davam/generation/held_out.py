@@ -1,4 +1,4 @@
-"""How much real text that the model has not seen repeats the training text: what copying is to be compared with."""
+"""How much text repeats the training text; of real text that the model has not seen, what copying is compared with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,10 +23,8 @@ class CopyRates:
     copied_tokens_mean: float
 
 
-def held_out_rates(
-    index: CopyIndex, rows: Sequence[Sequence[int]], texts: Sequence[str], filters: Filters
-) -> CopyRates:
-    """The rates of real rows, tokenized without their ends."""
+def copy_rates_of(index: CopyIndex, rows: Sequence[Sequence[int]], texts: Sequence[str], filters: Filters) -> CopyRates:
+    """The rates of rows, tokenized without their ends."""
     copied_N = index.copied_tokens(rows)
     return CopyRates(
         len(rows),

@@ -41,9 +41,8 @@ def read_history(store: Store, stage: str, identity: str) -> list[dict[str, floa
 
 def read_record(store: Store, stage: str, identity: str) -> dict[str, Any] | None:
     """What a finished training left of itself, `davam.train.state.training_record`; nothing before it is finished."""
-    artifact = store.artifact_uri(stage, identity)
-    manifest = read_manifest(artifact)
+    manifest = read_manifest(store.artifact_uri(stage, identity))
     if manifest is None:
         return None
-    record: dict[str, Any] = json.loads(fs.read_bytes(fs.join(artifact, manifest.attempt, RECORD)))[stage]
+    record: dict[str, Any] = json.loads(fs.read_bytes(fs.join(store.files_uri(manifest), RECORD)))[stage]
     return record

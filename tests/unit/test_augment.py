@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from davam.augment import eda
 from davam.augment.causal import causal_lm
-from davam.augment.intervals import Interval, interval, t_quantile, within
+from davam.augment.intervals import Interval, interval
 from davam.augment.measure import classifier_accuracy, lengthened
 from davam.augment.page import Results, html, markdown, plain, sentence
 from davam.augment.rows import (
@@ -166,8 +166,11 @@ def test_texts_come_back_from_a_file(tmp_path: Path) -> None:
 # From printed tables of Student's distribution.
 @pytest.mark.parametrize(("freedom", "t"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042)])
 def test_quantiles_are_those_of_the_tables(freedom: int, t: float) -> None:
-    assert t_quantile(freedom) == pytest.approx(t, abs=5e-4)
-    assert within(t, freedom) == pytest.approx(0.95, abs=5e-5)
+    values = list(range(freedom + 1))
+    found = interval(values)
+    of_the_mean = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    assert (found.high - found.mean) / of_the_mean == pytest.approx(t, abs=5e-4)
+    assert found.mean - found.low == pytest.approx(found.high - found.mean)
 
 
 def test_an_interval_by_hand() -> None:

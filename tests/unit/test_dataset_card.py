@@ -9,7 +9,7 @@ from datasets import load_dataset
 
 from davam.generation.card import copy_rates, dataset_card
 from davam.generation.corpus import Corpus, Said, Summary, next_range, read_corpus
-from davam.generation.held_out import CopyRates, held_out_rates
+from davam.generation.held_out import CopyRates, copy_rates_of
 from davam.generation.spec import Spec
 from davam.quality.checks import Filters
 from davam.quality.copies import CopyIndex
@@ -39,7 +39,7 @@ def test_the_card_says_what_the_corpus_is() -> None:
 
 def test_rates_of_real_text() -> None:
     index = CopyIndex.build([[1, 2, 3], [4, 5]], ["a b c", "d e"])
-    rates = held_out_rates(index, [[1, 2, 3], [1, 2, 9], [7]], ["a b c", "a b x", "y"], Filters(max_copied_tokens=2))
+    rates = copy_rates_of(index, [[1, 2, 3], [1, 2, 9], [7]], ["a b c", "a b x", "y"], Filters(max_copied_tokens=2))
     assert rates == CopyRates(3, pytest.approx(1 / 3), pytest.approx(1 / 3), pytest.approx(1 / 3), pytest.approx(5 / 3))
 
 
