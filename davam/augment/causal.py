@@ -7,7 +7,6 @@ real sentences) alone.
 Legend: B rows, T tokens, V vocabulary.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from davam.augment.rows import BLOCK_ROWS, Source, Texts
+from davam.data.artifacts import folder_digest
 from davam.errors import ConfigError
 from davam.nn.choice import draw
 from davam.nn.noise import Stream, generator, sampling_uniforms
@@ -35,12 +35,7 @@ def require_folder(path: str) -> None:
 
 def folder_sha256(path: str) -> str:
     """sha256, in hex, of the folder's files."""
-    digest = hashlib.sha256()
-    for file in sorted(entry for entry in Path(path).iterdir() if entry.is_file()):
-        digest.update(f"{file.name}\0".encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+    return folder_digest(Path(path), sorted(entry.name for entry in Path(path).iterdir() if entry.is_file()))
 
 
 def causal_lm(path: str, real: Texts, seed: int) -> Source:
