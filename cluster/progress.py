@@ -83,7 +83,9 @@ def _print_until(counter: Any, what: str, total: float, unit: str, stop: threadi
     while not stop.wait(every_s):
         try:
             values = ray.get(counter.get.remote(), timeout=5)
-        except (ray.exceptions.RayError, TimeoutError):
+        except ray.exceptions.GetTimeoutError:
+            continue  # a busy machine answers the next time
+        except ray.exceptions.RayError:
             return
         if not values.get("done"):
             continue

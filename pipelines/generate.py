@@ -39,7 +39,7 @@ from pipelines.stage import add_execution, connect, execution_of, guarded, say
 MOST_ROWS = 10**10
 PROBE_ROWS, SHOWN = 1_000, 5
 LEAST_ROW_BYTES = 50  # a short sentence with its codes, compressed
-RANGE_ROWS_PER_WORKER = 250_000
+RANGE_ROWS_PER_WORKER = 500_000
 MOST_RANGE_ROWS = 4_000_000  # the driver judges a range as a whole
 PRICES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster", "prices.yaml")
 

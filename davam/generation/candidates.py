@@ -13,7 +13,7 @@ from davam.generation.spec import Spec
 from davam.quality.checks import Columns, flag_rows, nats_per_token
 from davam.quality.copies import CopyIndex
 from davam.quality.near import band_hashes
-from davam.quality.text import hash_texts
+from davam.quality.text import Hashes, hash_texts
 
 CALIBRATION_ROWS = 4096
 
@@ -47,7 +47,7 @@ class CandidateMaker:
             "copied_tokens": columns.copied_N,
             "flags": flags,
             "text_hash": columns.hash_N,
-            "band_hashes": columns.band_NB.tolist(),
+            "band_hashes": _lists(columns.band_NB),
         }
         return pa.Table.from_pydict(table, schema=SCHEMAS["candidates/2"])
 
@@ -66,6 +66,11 @@ class CandidateMaker:
             UNK_ID,
             self.most_nats_per_token,
         )
+
+
+def _lists(hash_NB: Hashes) -> pa.Array:
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(hash_NB.ravel()), hash_NB.shape[1])
+    return rows.cast(pa.list_(pa.uint64()))
 
 
 def most_nats_per_token(model: TextModel, spec: Spec) -> float:

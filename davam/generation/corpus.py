@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from davam.config import differing_keys
@@ -39,6 +41,7 @@ SPARE_SHARE = 1.05  # candidates beyond those that the rate of acceptance asks f
 LEAST_RATE = 0.01  # of candidates that stay, under which it is not worth going on
 JUDGED_AFTER = 4096  # candidates
 LEAST_CANDIDATES = 256  # of a range, where some are dropped
+STAYS = len(FLAGS)  # the place of no flag
 HASH_COLUMNS = {"duplicate": "text_hash", "near_duplicate": "band_hashes"}
 
 
@@ -127,8 +130,8 @@ def total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 def say_of(rows: pa.Table) -> Said:
     """What is to be said of rows with the columns flags, label, tokens and copied_tokens."""
-    flagged = Counter(name for row in rows["flags"].to_pylist() for name in row)
-    labels = Counter(label for label in rows["label"].to_pylist() if label)
+    flagged, labels = _counted(rows["flags"].combine_chunks().flatten()), _counted(rows["label"])
+    labels.pop("", None)
     tokens, copied = (int(rows[name].to_numpy().sum()) for name in ("tokens", "copied_tokens"))
     return Said(total([flagged]), dict(sorted(labels.items())), tokens, copied)
 
@@ -190,10 +193,11 @@ class Corpus:
                 f"{self.pending_uri(first, stop)}: its candidates are not those of its ids; delete that folder, and "
                 "give the command again"
             )
-        reasons = self._judge(table)
-        kept = table.filter(pa.array([reason is None for reason in reasons]))
-        dropped = Counter(reason for reason in reasons if reason)
-        part = Range(first, stop, kept.num_rows, total([dropped]), say_of(kept))
+        reason_N = self._judge(table)
+        kept = table.filter(pa.array(reason_N == STAYS))
+        counts = np.bincount(reason_N, minlength=STAYS).tolist()
+        dropped = total([dict(zip(FLAGS, counts, strict=False))])
+        part = Range(first, stop, kept.num_rows, dropped, say_of(kept))
         ends_here = sum(earlier.kept for earlier in self.done()) + part.kept > rows
         write_table(self._spare_uri(part) if ends_here else self._data_uri(part, part.kept), self._rows(kept))
         fs.write_bytes_atomic(fs.join(self.uri, "ranges", f"{part.name}.json"), _json(dataclasses.asdict(part)))
@@ -234,21 +238,19 @@ class Corpus:
         """Where a range in progress keeps its files."""
         return fs.join(self.uri, "pending", range_name(first, stop))
 
-    def _judge(self, table: pa.Table) -> list[str | None]:
-        """Of each row the flag that it is dropped for, or nothing."""
-        reasons = [_first_of(row, self.filters.drop) for row in table["flags"].to_pylist()]
+    def _judge(self, table: pa.Table) -> NDArray[np.int64]:
+        """Of each row the place among the flags of that for which it is dropped, or `STAYS`; reason_N."""
+        reason_N = _reasons(table["flags"], self.filters.drop)
         first, stop = table["id"][0].as_py(), table["id"][-1].as_py() + 1
         for name in ACROSS_ROWS:
             if name not in self.filters.drop:
                 continue
             # What is dropped already hides nothing; what this check drops does, in this range and in later ones alike.
-            compared = [row for row, reason in enumerate(reasons) if reason is None]
+            compared = np.flatnonzero(reason_N == STAYS)
             hash_NB = _hashes(table, HASH_COLUMNS[name])[compared]
-            for row, repeated in zip(compared, repeats(hash_NB, self._earlier(name, first)), strict=True):
-                if repeated:
-                    reasons[row] = name
+            reason_N[compared[repeats(hash_NB, self._earlier(name, first))]] = FLAGS.index(name)
             _write_array(self._hash_uri(range_name(first, stop), name), np.unique(hash_NB))
-        return reasons
+        return reason_N
 
     def _earlier(self, name: str, first: int) -> Iterator[Hashes]:
         for part in self.done():
@@ -311,8 +313,18 @@ def read_corpus(uri: str) -> Iterator[pa.Table]:
         yield _read_table(fs.join(uri, path))
 
 
-def _first_of(flags: Sequence[str], drop: Sequence[str]) -> str | None:
-    return next((name for name in FLAGS if name in drop and name in flags), None)
+def _reasons(flags: pa.ChunkedArray, drop: Sequence[str]) -> NDArray[np.int64]:
+    """Of each row's flags the first that costs it its place, as a place among all flags; `STAYS` where none does."""
+    lists = flags.combine_chunks()
+    rank_of = np.array([place if name in drop else STAYS for place, name in enumerate(FLAGS)])
+    rank_F = rank_of[pc.index_in(lists.flatten(), value_set=pa.array(FLAGS)).to_numpy()]
+    reason_N = np.full(len(flags), STAYS)
+    np.minimum.at(reason_N, pc.list_parent_indices(lists).to_numpy(), rank_F)
+    return reason_N
+
+
+def _counted(values: pa.Array | pa.ChunkedArray) -> dict[str, int]:
+    return {entry["values"]: entry["counts"] for entry in pc.value_counts(values).to_pylist()}
 
 
 def _hashes(table: pa.Table, column: str) -> Hashes:

@@ -47,8 +47,7 @@ class Stream(IntEnum):
 
 def generator(seed: int, stream: Stream, *counter: int) -> np.random.Generator:
     """A generator that depends on (seed, stream, counter) alone; the counter has up to three numbers."""
-    words = [0, *counter, *([0] * (3 - len(counter)))]
-    return np.random.Generator(np.random.Philox(key=[seed, int(stream)], counter=words))
+    return np.random.Generator(np.random.Philox(key=[seed, int(stream)], counter=_counter(*counter)))
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,16 @@ def sampling_uniforms(
     seed: int, stream: Stream, ids: Sequence[int], count: int, parts: Sequence[int] | None = None
 ) -> Tensor:
     """Uniform numbers in [0, 1) for each row id, or for each part of it, u_BT in fp32."""
-    rows = [
-        generator(seed, stream, 0, row_id, part).random(count, dtype=np.float32)
-        for row_id, part in zip(ids, parts or [0] * len(ids), strict=True)
-    ]
-    return torch.from_numpy(np.stack(rows))
+    # One generator set to each row's state in turn: making one a row takes five times as long.
+    bits = np.random.Philox(key=[seed, int(stream)], counter=0)
+    start, numbers = bits.state, np.random.Generator(bits)
+    u_BT = np.empty((len(ids), count), np.float32)
+    for row, (row_id, part) in enumerate(zip(ids, parts or [0] * len(ids), strict=True)):
+        start["state"]["counter"][:] = _counter(0, row_id, part)
+        bits.state = start
+        numbers.random(dtype=np.float32, out=u_BT[row])
+    return torch.from_numpy(u_BT)
+
+
+def _counter(*numbers: int) -> list[int]:
+    return [0, *numbers, *([0] * (3 - len(numbers)))]

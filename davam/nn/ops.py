@@ -129,7 +129,7 @@ def _invert(weight_BK: Tensor, target_B: Tensor) -> tuple[Tensor, Tensor]:
     # Rounding at the upper end must not select a member of weight zero.
     last_B1 = torch.searchsorted(cdf_BK, cdf_BK[:, -1:].contiguous())
     index_B1 = torch.minimum(index_B1, last_B1)
-    before_B1 = F.pad(cdf_BK, (1, 0)).gather(1, index_B1)
+    before_B1 = cdf_BK.gather(1, (index_B1 - 1).clamp_min(0)) * (index_B1 > 0)
     return index_B1.squeeze(1), (target_B[:, None] - before_B1).squeeze(1)
 
 

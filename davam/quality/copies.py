@@ -79,17 +79,25 @@ class CopyIndex:
         query_PL = _windows(token_P, start_P, width)
         # Binary search of all positions at once for the place of the query among the sorted suffixes: by the first
         # tokens, and then among the suffixes that share those.
-        prefix_P = _prefixes(token_P, start_P, _bits(self.token_M))
-        low_P, high_P = (np.searchsorted(self.prefix_M, prefix_P, side) for side in ("left", "right"))
-        while (low_P < high_P).any():
-            middle_P = (low_P + high_P) // 2
-            after_P = self._is_after(query_PL, middle_P) & (low_P < high_P)
-            low_P = np.where(after_P, middle_P + 1, low_P)
-            high_P = np.where(after_P | (low_P >= high_P), high_P, middle_P)
+        low_P, high_P = self._sharing(_prefixes(token_P, start_P, _bits(self.token_M)))
+        while len(open_P := np.flatnonzero(low_P < high_P)):
+            middle_P = (low_P[open_P] + high_P[open_P]) // 2
+            after_P = self._is_after(query_PL[open_P], middle_P)
+            low_P[open_P] = np.where(after_P, middle_P + 1, low_P[open_P])
+            high_P[open_P] = np.where(after_P, high_P[open_P], middle_P)
         # The longest match is with one of the place's two neighbours.
         left_P, right_P = np.maximum(low_P - 1, 0), np.minimum(low_P, len(self.suffix_M) - 1)
         left_match_P, right_match_P = self._shared(query_PL, left_P), self._shared(query_PL, right_P)
         return np.maximum(left_match_P, right_match_P), np.where(left_match_P > right_match_P, left_P, right_P)
+
+    def _sharing(self, prefix_P: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The ranks of the suffixes that begin with each prefix, low_P to high_P."""
+        # In order, neighbours are looked up in the same part of memory.
+        order_P = np.argsort(prefix_P)
+        low_P, high_P = np.empty(len(prefix_P), np.int64), np.empty(len(prefix_P), np.int64)
+        low_P[order_P] = np.searchsorted(self.prefix_M, prefix_P[order_P], "left")
+        high_P[order_P] = np.searchsorted(self.prefix_M, prefix_P[order_P], "right")
+        return low_P, high_P
 
     def _is_after(self, query_PL: NDArray[np.int32], rank_P: NDArray[np.int64]) -> NDArray[np.bool_]:
         suffix_PL = self._suffixes(rank_P, query_PL.shape[1])

@@ -23,17 +23,19 @@ def band_hashes(texts: Sequence[str]) -> Hashes:
     """One hash a band of each text, band_NB. Equal hashes of different bands differ."""
     if not texts:
         return np.zeros((0, BANDS), np.uint64)
-    digests = [minhash(text) for text in texts]
-    digest_NBH = np.asarray(digests, np.uint64).reshape(len(texts), BANDS, BAND_HASHES)
+    digest_NBH = minhashes(texts).reshape(len(texts), BANDS, BAND_HASHES)
     band_NB = np.broadcast_to(np.arange(1, BANDS + 1, dtype=np.uint64), (len(texts), BANDS)).copy()
     for h in range(BAND_HASHES):  # FNV-1a over the band's hashes
         band_NB = (band_NB ^ digest_NBH[:, :, h]) * _PRIME
     return band_NB
 
 
-def minhash(text: str) -> list[int]:
-    """The MinHash of the text's set of word pairs, its beginning and end included."""
-    words = ["", *normalized(text).split(), ""]
-    digest = RMinHash(num_perm=BANDS * BAND_HASHES, seed=_SEED)
-    digest.update([f"{left} {right}" for left, right in itertools.pairwise(words)])
-    return list(digest.digest())
+def minhashes(texts: Sequence[str]) -> Hashes:
+    """The MinHash of each text's set of word pairs, its beginning and end included; 32 bits each, minhash_NP."""
+    pairs = [[f"{left} {right}" for left, right in itertools.pairwise(_marked(text))] for text in texts]
+    matrix = RMinHash.digest_matrix_from_token_sets(pairs, num_perm=BANDS * BAND_HASHES, seed=_SEED)
+    return np.asarray(matrix.to_rows(), np.uint64)
+
+
+def _marked(text: str) -> list[str]:
+    return ["", *normalized(text).split(), ""]
