@@ -23,7 +23,7 @@ from typing import TypeVar
 from davam import config
 from davam.augment.causal import folder_sha256, require_folder
 from davam.augment.measure import lengthened
-from davam.augment.page import Results, html, markdown, plain, section
+from davam.augment.page import Results, page, plain, section
 from davam.augment.rows import VALID_SHARE
 from davam.augment.study import CAUSAL_LM, EDA, LSTM_LM, PRETRAINED, REAL, REPEAT, SAME_DATA, Cell, table, verdict
 from davam.data import fs
@@ -43,7 +43,7 @@ from pipelines.conditions import (
     write_on,
 )
 from pipelines.data import read_tokenizer, split_rows
-from pipelines.experiments import Experiment, record
+from pipelines.experiments import Experiment, publish, record
 from pipelines.full import plan
 from pipelines.model import model_stage, model_uri
 from pipelines.samples import SAMPLES
@@ -316,12 +316,10 @@ def report(study: Study, tokens: Manifest, cells: Sequence[Cell]) -> None:
     uri = fs.join(study.run.store.uri, "augment", short(identity))
     write_table(fs.join(uri, "cells.parquet"), table(cells))
     fs.write_bytes_atomic(fs.join(uri, "results.json"), (json.dumps(plain(results), indent=1) + "\n").encode())
-    fs.write_bytes_atomic(fs.join(uri, "augment.md"), markdown(results).encode())
-    fs.write_bytes_atomic(fs.join(uri, "augment.html"), html(results).encode())
     # At the largest size, the nearest to the corpus itself.
     found = results.verdicts[-1].says if results.verdicts else None
     record(study.run.store, tokens, f"augment-{generator}", Experiment(section(results), generator, found))
-    print(markdown(results))
+    publish(page(results), fs.join(uri, "augment"))
     print(f"augment {fs.join(uri, 'augment.html')}")
 
 

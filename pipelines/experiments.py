@@ -1,10 +1,12 @@
-"""What experiments on a corpus found, kept in the store where the reports on that corpus read it.
+"""What experiments on a corpus found, published as a page, and kept in the store where the reports on that corpus read
+it.
 
 <store>/experiments/<tokens>/<name>.json    a section of the report; a later experiment of that name takes its place
 """
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from davam.data import fs
 from davam.data.artifacts import Manifest, Store, short
 from davam.errors import ArtifactError
+from davam.evaluate.page import Page, html, markdown
 from davam.evaluate.report import Section
 from davam.evaluate.verdict import Usefulness
 
@@ -29,6 +32,14 @@ def record(store: Store, tokens: Manifest, name: str, experiment: Experiment) ->
     """Keeps the experiment for the reports on that text."""
     text = json.dumps(dataclasses.asdict(experiment), ensure_ascii=False, indent=1)
     fs.write_bytes_atomic(fs.join(_folder(store, tokens), f"{name}.json"), text.encode())
+
+
+def publish(page: Page, uri: str) -> None:
+    """Writes the page beside the URI as Markdown and as HTML, prints the former, and says where the latter is."""
+    fs.write_bytes_atomic(f"{uri}.md", markdown(page).encode())
+    fs.write_bytes_atomic(f"{uri}.html", html(page).encode())
+    print(markdown(page))
+    print(f"{uri}.html", file=sys.stderr)
 
 
 def experiments_of(store: Store, tokens: Manifest) -> list[Experiment]:

@@ -28,7 +28,7 @@ from davam.families.codes import CodebookConfig
 from davam.train.history import read_history
 from davam.train.selection import epoch_nats
 from pipelines.evaluate import EVALUATE
-from pipelines.experiments import Experiment, record
+from pipelines.experiments import Experiment, publish, record
 from pipelines.pretraining import PRETRAINING
 from pipelines.selection import SELECTION
 from pipelines.stage import Run, Stage, arguments_of, guarded, open_run, parser, require, run_stage, say
@@ -84,11 +84,11 @@ def sweep(options: argparse.Namespace) -> None:
         options.metric,
         [measured(trial, uri, reasons.get(trial.name)) for trial in trials],
     )
-    write(found, uri)
+    write_table(f"{uri}/trials.parquet", results.table(found))
     # The report on the text of the first trial shows the sweep; others are of the same text but for swept data keys.
     tokens = require(TOKENS, trials[0].run, STAGE_ONE)
     record(trials[0].run.store, tokens, f"sweep-{uri.rpartition('/')[2]}", Experiment(results.section(found)))
-    print(results.markdown(found))
+    publish(results.page(found), f"{uri}/sweep")
     best = results.winner(found)
     if best is not None:
         chosen = next(trial for trial in trials if trial.name == best.name)
@@ -359,13 +359,6 @@ def dynamics_of(trial: Trial) -> tuple[dict[str, results.Points], int]:
         "What --asha compares": [(epoch, nats) for epoch, nats in estimates if nats is not None],
     }
     return points, len(history)
-
-
-def write(found: Sweep, uri: str) -> None:
-    """The results as Parquet, Markdown and a page."""
-    write_table(f"{uri}/trials.parquet", results.table(found))
-    fs.write_bytes_atomic(f"{uri}/sweep.md", results.markdown(found).encode())
-    fs.write_bytes_atomic(f"{uri}/sweep.html", results.html(found).encode())
 
 
 def caption(options: argparse.Namespace, trials: Sequence[Trial]) -> list[str]:

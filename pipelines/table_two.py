@@ -25,7 +25,7 @@ from davam.data.artifacts import Manifest, provenance
 from davam.data.batches import plan_epoch, row_noise
 from davam.errors import ConfigError, TrainingError
 from davam.evaluate.paper import paper_figures
-from davam.evaluate.table import Table, TableRow, html, markdown
+from davam.evaluate.table import Table, TableRow, page
 from davam.families.base import Clock
 from davam.families.codes import CodebookConfig
 from davam.recipe import Recipe
@@ -35,6 +35,7 @@ from davam.train.optim import build_optimizer
 from davam.train.stages import build_job, stage_one_module
 from davam.train.step import all_parameters, optimizer_step
 from pipelines.evaluate import EVALUATE
+from pipelines.experiments import publish
 from pipelines.pretraining import PRETRAINING
 from pipelines.stage import Run, arguments_of, guarded, open_run, parser, run_stage, say
 from pipelines.stage_one import STAGE_ONE
@@ -84,10 +85,7 @@ def table_two(options: argparse.Namespace) -> None:
     failed = train_missing(rows, options)
     table = Table(f"Table II on {corpus}", caption(options, rows), [measured(row) for row in rows])
     uri = fs.join(rows[0].run.store.uri, "tables", f"table_two-{corpus}")
-    fs.write_bytes_atomic(f"{uri}.md", markdown(table).encode())
-    fs.write_bytes_atomic(f"{uri}.html", html(table).encode())
-    print(markdown(table))
-    say(f"{uri}.html")
+    publish(page(table), uri)
     require_none(failed)
 
 

@@ -30,16 +30,15 @@ from davam.evaluate.text_tables import (
     Setting,
     TextRow,
     TextTables,
-    html,
-    markdown,
     measured,
+    page,
     report_sections,
     to_json,
 )
 from davam.recipe import load_recipe
 from pipelines.draws import JudgeSource, draws_stage, judged_stage, real_stage
 from pipelines.evaluate import EVALUATE
-from pipelines.experiments import Experiment, record
+from pipelines.experiments import Experiment, publish, record
 from pipelines.judge import JUDGE
 from pipelines.stage import Run, Stage, absolute, guarded, require, run_stage, say
 from pipelines.table_two import ROWS, Row, budget_text, chosen, open_row, require_none, row_parser, state, train_missing
@@ -73,13 +72,11 @@ def text_tables(options: argparse.Namespace) -> None:
     corpus = rows[0].run.recipe.corpus or options.preset
     tables = TextTables(f"Generated text on {corpus}", caption(options, rows, judge, lengths), found)
     uri = fs.join(rows[0].run.store.uri, "tables", f"text_tables-{corpus}")
-    for ending, content in (("md", markdown(tables)), ("html", html(tables)), ("json", to_json(tables))):
-        fs.write_bytes_atomic(f"{uri}.{ending}", content.encode())
+    fs.write_bytes_atomic(f"{uri}.json", to_json(tables).encode())
     tokens = require(TOKENS, rows[0].run, EVALUATE)
     for number, section in enumerate(report_sections(tables)):
         record(rows[0].run.store, tokens, f"text_tables-{number}", Experiment(section))
-    print(markdown(tables))
-    say(f"{uri}.html")
+    publish(page(tables), uri)
     require_none(failed)
 
 

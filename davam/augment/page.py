@@ -4,14 +4,12 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
-
-import jinja2
 
 from davam.augment.intervals import Interval
 from davam.augment.study import REAL, Cell, Summary, Verdict, summaries
 from davam.evaluate.charts import Intervals, interval_chart
+from davam.evaluate.page import Page, PageTable
 from davam.evaluate.report import Section
 
 TITLE = "Is a generated corpus worth adding?"
@@ -34,28 +32,11 @@ class Results:
         return any(cell.accuracy is not None for cell in self.cells)
 
 
-def markdown(results: Results) -> str:
-    """The answers, the caption and the table."""
-    columns = _columns(results)
-    lines = [f"## {TITLE}", "", *(f"* **{sentence(each)}**" for each in results.verdicts)]
-    lines += [*(f"* {line}" for line in results.caption), ""]
-    lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    lines += [f"| {' | '.join(row)} |" for row in _rows(results)]
-    return "\n".join(lines) + "\n"
-
-
-def html(results: Results) -> str:
-    """The same as one page with charts, without links to the outside; every text is escaped."""
-    source = resources.files("davam.augment").joinpath("augment.html.j2").read_text("utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
-    return template.render(
-        title=TITLE,
-        verdicts=[sentence(each) for each in results.verdicts],
-        caption=results.caption,
-        charts=[interval_chart(shown, f"chart{index}") for index, shown in enumerate(_charts(results))],
-        columns=_columns(results),
-        rows=_rows(results),
-    )
+def page(results: Results) -> Page:
+    """The answers, charts and the table."""
+    findings = [sentence(each) for each in results.verdicts]
+    charts = [interval_chart(shown, f"chart{index}") for index, shown in enumerate(_charts(results))]
+    return Page(TITLE, results.caption, [PageTable(_columns(results), _rows(results))], findings, charts)
 
 
 def section(results: Results) -> Section:

@@ -1,4 +1,4 @@
-"""The trials of a sweep as a table, as Markdown, and as a page with charts."""
+"""The trials of a sweep as a table, and as a page with charts."""
 
 import itertools
 import math
@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from davam.data.schemas import SCHEMAS
 from davam.evaluate.charts import Curve, curve_chart, number
+from davam.evaluate.page import Page, PageTable
 from davam.evaluate.report import Section
-from davam.evaluate.table import html_page, markdown_page
 
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
 #: what models can be compared by: valid figures of the validation sentences, the model's own first
@@ -103,15 +103,10 @@ def table(sweep: Sweep) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMAS["sweep/1"])
 
 
-def markdown(sweep: Sweep) -> str:
-    """The table in Markdown, caption first."""
-    return markdown_page(sweep.title, sweep.caption, *_grid(sweep))
-
-
-def html(sweep: Sweep) -> str:
-    """The table and the charts as one self-contained page; every text is escaped."""
+def page(sweep: Sweep) -> Page:
+    """The table and the charts."""
     charts = [curve_chart(curve, f"chart{index}") for index, curve in enumerate(curves(sweep))]
-    return html_page(sweep.title, sweep.caption, *_grid(sweep), charts)
+    return Page(sweep.title, sweep.caption, [PageTable(*_grid(sweep))], charts=charts)
 
 
 def section(sweep: Sweep) -> Section:

@@ -1,12 +1,9 @@
-"""Table II as a page and as Markdown: the paper's figures, ours, and the valid figure of every row."""
+"""Table II: the paper's figures, ours, and the valid figure of every row."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 
-import jinja2
-
-from davam.evaluate.charts import Chart
+from davam.evaluate.page import Page, PageTable
 
 COLUMNS = (
     "row",
@@ -75,35 +72,9 @@ def cells(row: TableRow) -> list[str]:
 KL = ("kl_nats_per_code", "kl_nats_per_latent", "kl_nats_sum")
 
 
-def markdown(table: Table) -> str:
-    """The table in Markdown, caption first."""
-    return markdown_page(table.title, table.caption, COLUMNS, [cells(row) for row in table.rows])
-
-
-def html(table: Table) -> str:
-    """The table as one self-contained page; every text is escaped."""
-    return html_page(table.title, table.caption, COLUMNS, [cells(row) for row in table.rows])
-
-
-def markdown_page(title: str, caption: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Any table in Markdown, caption first."""
-    lines = [f"## {title}", "", *(f"* {line}" for line in caption), ""]
-    lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def html_page(
-    title: str,
-    caption: Sequence[str],
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    charts: Sequence[Chart] = (),
-) -> str:
-    """Any table, and charts below it, as one self-contained page; every text is escaped."""
-    source = resources.files("davam.evaluate").joinpath("table.html.j2").read_text("utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
-    return template.render(title=title, caption=caption, columns=columns, rows=rows, charts=charts)
+def page(table: Table) -> Page:
+    """The table as a page."""
+    return Page(table.title, table.caption, [PageTable(COLUMNS, [cells(row) for row in table.rows])])
 
 
 def _ours(row: TableRow, *names: str) -> str:

@@ -7,15 +7,14 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any, Literal
 
-import jinja2
 import numpy as np
 
 from davam.evaluate.charts import Curve, curve_chart
 from davam.evaluate.diversity import diversity
 from davam.evaluate.judge import Costs, fluency
+from davam.evaluate.page import Page, PageTable
 from davam.evaluate.paper import paper_generated, paper_generated_rec, paper_shown
 from davam.evaluate.report import Section
 from davam.evaluate.table import NOT_RUN
@@ -89,16 +88,6 @@ class TextTables:
     rows: Sequence[TextRow]
 
 
-@dataclass(frozen=True)
-class TextTable:
-    """One table as text: cells by row and column."""
-
-    title: str
-    notes: Sequence[str]
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
 def measured(setting: Setting, texts: Sequence[str], costs: Costs, real_texts: Sequence[str]) -> Point:
     """The point of a setting's texts with these costs.
 
@@ -138,7 +127,7 @@ def matched(points: Sequence[Point], measure: str, target: float) -> float | Non
     return float(np.interp(target, x, y))
 
 
-def sections(tables: TextTables) -> list[TextTable]:
+def sections(tables: TextTables) -> list[PageTable]:
     """The four tables, and models at matched diversity."""
     return [_samples(tables), _fluency(tables), _diversity(tables), _trade(tables), _matched(tables)]
 
@@ -160,16 +149,6 @@ def curves(tables: TextTables) -> list[Curve]:
     return drawn
 
 
-def markdown(tables: TextTables) -> str:
-    """All tables in Markdown, the caption first."""
-    lines = [f"## {tables.title}", "", *(f"* {line}" for line in tables.caption)]
-    for section in sections(tables):
-        lines += ["", f"### {section.title}", "", *(f"* {line}" for line in section.notes), ""]
-        lines += [f"| {' | '.join(section.columns)} |", f"|{'---|' * len(section.columns)}"]
-        lines += [f"| {' | '.join(map(_escaped, row))} |" for row in section.rows]
-    return "\n".join(lines) + "\n"
-
-
 def report_sections(tables: TextTables) -> list[Section]:
     """The tables as sections of the report on the corpus, the charts with that of the temperatures."""
     found = []
@@ -179,12 +158,10 @@ def report_sections(tables: TextTables) -> list[Section]:
     return found
 
 
-def html(tables: TextTables) -> str:
-    """All tables and the charts as one self-contained page; every text is escaped."""
-    source = resources.files("davam.evaluate").joinpath("text_tables.html.j2").read_text("utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+def page(tables: TextTables) -> Page:
+    """All tables and the charts."""
     charts = [curve_chart(curve, f"trade{index}") for index, curve in enumerate(curves(tables))]
-    return template.render(tables=tables, sections=sections(tables), charts=charts)
+    return Page(tables.title, tables.caption, sections(tables), charts=charts)
 
 
 def to_json(tables: TextTables) -> str:
@@ -197,7 +174,7 @@ def to_json(tables: TextTables) -> str:
     return json.dumps(plain, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
-def _samples(tables: TextTables) -> TextTable:
+def _samples(tables: TextTables) -> PageTable:
     rows = []
     for row in tables.rows:
         points = row.of_kind("length")
@@ -213,10 +190,10 @@ def _samples(tables: TextTables) -> TextTable:
     notes = [
         "The first draw of each length, not a chosen one. The paper's figures are of its own short, medium and long."
     ]
-    return TextTable("Table III: samples", notes, ("row", "length", "text", "judge nats per token", PAPER), rows)
+    return PageTable(("row", "length", "text", "judge nats per token", PAPER), rows, "Table III: samples", notes)
 
 
-def _fluency(tables: TextTables) -> TextTable:
+def _fluency(tables: TextTables) -> PageTable:
     rows = []
     for row in tables.rows:
         rec, paper_rec = _number(row.rec_nats), _number(paper_generated_rec(row.name))
@@ -250,10 +227,10 @@ def _fluency(tables: TextTables) -> TextTable:
         "Rec",
         PAPER,
     ]
-    return TextTable("Table IV: fluency by length", notes, columns, [*rows, *_not_run(tables, len(columns))])
+    return PageTable(columns, [*rows, *_not_run(tables, len(columns))], "Table IV: fluency by length", notes)
 
 
-def _diversity(tables: TextTables) -> TextTable:
+def _diversity(tables: TextTables) -> PageTable:
     rows = []
     for row in tables.rows:
         for point in row.of_kind("length"):
@@ -268,10 +245,10 @@ def _diversity(tables: TextTables) -> TextTable:
         "number of words, so lines compare at one length and one number of texts.",
         "The vocabulary covered is that of the whole test split: its different words, and all its words.",
     ]
-    return TextTable("Table V: diversity by length", notes, columns, [*rows, *_not_run(tables, len(columns))])
+    return PageTable(columns, [*rows, *_not_run(tables, len(columns))], "Table V: diversity by length", notes)
 
 
-def _trade(tables: TextTables) -> TextTable:
+def _trade(tables: TextTables) -> PageTable:
     names = ("entropy_nats", "dist_1", "dist_2", "self_bleu", "vocabulary_types", "vocabulary_mass")
     rows = []
     for row in tables.rows:
@@ -293,10 +270,10 @@ def _trade(tables: TextTables) -> TextTable:
         f"Ent, Dist and the vocabulary covered are of a line's first words, {COMPARED_WORDS} a text: the same number "
         "for every line, whatever the lengths of its texts.",
     ]
-    return TextTable(TRADE, notes, columns, [*rows, *_not_run(tables, len(columns))])
+    return PageTable(columns, [*rows, *_not_run(tables, len(columns))], TRADE, notes)
 
 
-def _matched(tables: TextTables) -> TextTable:
+def _matched(tables: TextTables) -> PageTable:
     """Every swept row at the diversity of real text, and at that of the language model as it is."""
     targets = []
     for name in (REAL, REFERENCE):
@@ -315,7 +292,7 @@ def _matched(tables: TextTables) -> TextTable:
         f"The judge's nats a token on each row's curve where its diversity is that of the column; {NONE}: not in "
         "its range of temperatures."
     ]
-    return TextTable("At matched diversity", notes, columns, rows)
+    return PageTable(columns, rows, "At matched diversity", notes)
 
 
 def _not_run(tables: TextTables, columns: int) -> list[list[str]]:
@@ -335,10 +312,6 @@ def _with_std(measures: Mapping[str, float]) -> str:
         return NONE
     std = f" ± {measures[FLUENCY[1]]:.2f}" if FLUENCY[1] in measures else ""
     return f"{measures[FLUENCY[0]]:.2f}{std}"
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|")
 
 
 def _number(value: float | None) -> str:

@@ -20,7 +20,7 @@ from davam.augment import eda
 from davam.augment.causal import causal_lm
 from davam.augment.intervals import Interval, interval
 from davam.augment.measure import classifier_accuracy, lengthened
-from davam.augment.page import Results, html, markdown, plain, sentence
+from davam.augment.page import Results, page, plain, sentence
 from davam.augment.rows import (
     Source,
     Texts,
@@ -55,6 +55,7 @@ from davam.data.pieces import Piece
 from davam.data.schemas import check
 from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
 from davam.errors import ConfigError, DataError
+from davam.evaluate.page import html, markdown
 from davam.recipe import load_recipe
 from pipelines.augment import check_sizes, language_model_recipe, numbers, parsed, study_of
 from tests.small import adamw
@@ -250,7 +251,7 @@ def test_one_seed_says_so() -> None:
     one = [each for each in cells_of(davam=40, lstm_lm=45, repeat=48) if each.seed == 0]
     found = verdict(one, "davam", 100)
     assert (found.says, found.why) == (NO_DIFFERENCE, "one seed gives no interval; give --seeds 3 or more")
-    assert "| – |" in markdown(Results([], one, [found]))
+    assert "| – |" in markdown(page(Results([], one, [found])))
 
 
 class Tags(HTMLParser):
@@ -267,7 +268,7 @@ class Tags(HTMLParser):
 def test_pages_hold_every_condition_and_the_verdict() -> None:
     cells = cells_of(davam=40, lstm_lm=45, repeat=48)
     results = Results(["<caption> & more"], cells, [verdict(cells, "davam", 100)])
-    text, page, values = markdown(results), html(results), plain(results)
+    text, shown, values = markdown(page(results)), html(page(results)), plain(results)
     assert sentence(results.verdicts[0]) == (
         "davam on its own 100 sentences (same_data): helps; at ratio 1 lower than without, than repeated real text and "
         "than lstm_lm; best ratio 1."
@@ -275,9 +276,9 @@ def test_pages_hold_every_condition_and_the_verdict() -> None:
     assert sentence(results.verdicts[0]) in text
     assert "| 100 | same_data | davam | 1 | 3 | 42.37 | 36.23 to 48.50 | -9.97 | -10.11 to -9.82 |" in text
     assert "accuracy" not in text
-    assert "&lt;caption&gt; &amp; more" in page
+    assert "&lt;caption&gt; &amp; more" in shown
     tags = Tags()
-    tags.feed(page)
+    tags.feed(shown)
     assert (tags.seen.count("tr"), tags.seen.count("svg")) == (5, 2)
     assert not {"script", "link", "img"} & set(tags.seen)
     assert len(values["cells"]) == 12
@@ -288,7 +289,7 @@ def test_accuracies_are_shown_where_there_are_labels() -> None:
     cells = [cell(SAME_DATA, REAL, 0.0, seed, 50, 0.5 + seed / 10) for seed in range(3)]
     cells += [cell(SAME_DATA, "davam", 1.0, seed, 50, 0.6 + seed / 10) for seed in range(3)]
     cells += [cell(PRETRAINED, "causal_lm", 1.0, seed, 50) for seed in range(3)]
-    lines = markdown(Results([], cells, [])).splitlines()
+    lines = markdown(page(Results([], cells, []))).splitlines()
     assert next(line for line in lines if "size" in line).endswith("| accuracy | 95% | difference | 95% |")
     assert next(line for line in lines if "davam" in line).endswith("| +0.100 | +0.100 to +0.100 |")
     assert next(line for line in lines if "causal_lm" in line).endswith("| – | – | – | – |")

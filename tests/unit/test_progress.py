@@ -1,8 +1,12 @@
 """The progress line."""
 
-import pytest
+from typing import Any
+from unittest.mock import Mock
 
-from cluster.progress import render
+import pytest
+import ray
+
+from cluster.progress import _print_until, render
 
 
 @pytest.mark.parametrize(
@@ -20,3 +24,12 @@ from cluster.progress import render
 )
 def test_the_line_says_what_how_far_rate_and_time_left(values: dict[str, float], rate_per_s: float, line: str) -> None:
     assert render("stage_one", values, 1000, "steps", rate_per_s) == line
+
+
+def test_a_late_answer_does_not_end_the_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers: Any = Mock(side_effect=[ray.exceptions.GetTimeoutError("late"), {"done": 5.0}])
+    monkeypatch.setattr("cluster.progress.ray.get", answers)
+    _print_until(Mock(), "stage_one", 10, "steps", Mock(wait=Mock(side_effect=[False, False, True])))
+    assert "5/10 steps" in capsys.readouterr().err

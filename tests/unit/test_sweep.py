@@ -13,6 +13,7 @@ from davam.data.artifacts import Store
 from davam.data.schemas import check
 from davam.errors import ConfigError
 from davam.evaluate import sweep as results
+from davam.evaluate.page import html, markdown
 from davam.evaluate.sweep import Sweep, Trial
 from davam.families.davam import Davam
 from davam.families.davam_q import DavamQ
@@ -231,7 +232,7 @@ def test_the_table_holds_every_trial(found: Sweep) -> None:
     assert np.isnan(table["value"].to_pylist()[3:]).all()
     assert table["state"].to_pylist() == ["done", "done", "done", "stopped", "failed"]
     assert dict(table["measures"].to_pylist()[0])["valid_rec_nats"] == 10
-    lines = results.markdown(found).splitlines()
+    lines = markdown(results.page(found)).splitlines()
     assert lines[-5].startswith("| codebook_size=16 beta_max=1 | done | 10 | 3 | 20 |")
     assert lines[-2].startswith("| codebook_size=8 beta_max=2 | stopped | – | – | – |")
 
@@ -243,8 +244,8 @@ def test_numbers_have_an_axis_and_names_have_none(found: Sweep) -> None:
 
 
 def test_the_page_has_the_charts_and_escapes_everything(found: Sweep) -> None:
-    page = results.html(found)
-    assert page == results.html(found)
+    page = html(results.page(found))
+    assert page == html(results.page(found))
     titles = [curve.title for curve in results.curves(found)]
     assert titles == [
         "Rec by model.codebook_size",

@@ -6,8 +6,9 @@ import pytest
 
 from davam.data.artifacts import FileEntry, Manifest
 from davam.errors import ConfigError
+from davam.evaluate.page import html, markdown
 from davam.evaluate.paper import paper_figures
-from davam.evaluate.table import COLUMNS, Table, TableRow, cells, html, markdown
+from davam.evaluate.table import COLUMNS, Table, TableRow, cells, page
 from davam.recipe import load_recipe
 from pipelines.table_two import ROWS, budget, chosen, open_row, parsed, require_different, require_time
 
@@ -126,17 +127,17 @@ def test_the_cells_of_a_row() -> None:
 
 def test_a_row_that_did_not_run_is_said_to_be_missing() -> None:
     table = Table("T", ["c"], [TableRow("gavam", paper_figures("ptb", "gavam")), TableRow("vae_attn")])
-    first, second = markdown(table).splitlines()[-2:]
+    first, second = markdown(page(table)).splitlines()[-2:]
     assert first.startswith("| gavam | not run | 102.20 |")
     assert second.startswith("| vae_attn | not run | – |")
 
 
 def test_the_page_escapes_everything() -> None:
     hostile = "<script>x</script>"
-    page = html(Table(hostile, [hostile], [TableRow(hostile)]))
-    assert "<script" not in page
-    assert page.count("&lt;script&gt;") == 5
-    assert "http" not in page.replace("http-equiv", "")
+    shown = html(page(Table(hostile, [hostile], [TableRow(hostile)])))
+    assert "<script" not in shown
+    assert shown.count("&lt;script&gt;") == 5
+    assert "http" not in shown.replace("http-equiv", "")
 
 
 def test_rows_that_overrides_make_equal_are_refused() -> None:

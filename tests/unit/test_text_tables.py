@@ -9,6 +9,7 @@ import pytest
 
 from davam.errors import ArtifactError, ConfigError
 from davam.evaluate.judge import Costs
+from davam.evaluate.page import html, markdown
 from davam.evaluate.paper import paper_figures, paper_generated, paper_generated_rec, paper_shown
 from davam.evaluate.text_tables import (
     DIVERSITY,
@@ -19,10 +20,9 @@ from davam.evaluate.text_tables import (
     TextRow,
     TextTables,
     curves,
-    html,
-    markdown,
     matched,
     measured,
+    page,
     sections,
     to_json,
 )
@@ -111,16 +111,16 @@ class TestPages:
         assert {"4.78", "0.288", "0.724"} <= set(cells[2].rows[0])
 
     def test_a_row_that_did_not_run_is_said_to_be_missing(self) -> None:
-        assert "| gavam | not run |" in markdown(TextTables("T", ["c"], [TextRow("gavam"), row(REAL)]))
+        assert "| gavam | not run |" in markdown(page(TextTables("T", ["c"], [TextRow("gavam"), row(REAL)])))
 
     def test_the_page_escapes_everything_and_loads_nothing(self) -> None:
-        page = html(TextTables(HOSTILE, [HOSTILE], [row(HOSTILE, HOSTILE)]))
-        assert "<script" not in page
-        assert "&lt;script&gt;a&lt;/script&gt; | b" in page
-        assert "http" not in page.replace("http-equiv", "")
+        shown = html(page(TextTables(HOSTILE, [HOSTILE], [row(HOSTILE, HOSTILE)])))
+        assert "<script" not in shown
+        assert "&lt;script&gt;a&lt;/script&gt; | b" in shown
+        assert "http" not in shown.replace("http-equiv", "")
 
     def test_a_bar_in_a_text_does_not_end_a_cell(self) -> None:
-        assert "| 2 | <script>a</script> \\| b | 2.00 |" in markdown(TextTables("T", [], [row("vae", HOSTILE)]))
+        assert "| 2 | <script>a</script> \\| b | 2.00 |" in markdown(page(TextTables("T", [], [row("vae", HOSTILE)])))
 
     def test_the_twin_has_the_figures_and_the_papers(self) -> None:
         measured_row = row("gavam")
