@@ -17,18 +17,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
+from memory import processes_mib
 
 from davam import api
 
 ROOT = Path(__file__).resolve().parents[1]
 INTERVAL_S = 5.0
-MIB = 1 << 20
 QUARTERS = 4
 WORKER = "MapWorker"  # in the command line of a worker of Ray Data's pool
 
@@ -103,17 +102,10 @@ def watched(command: list[str]) -> tuple[int, float, list[Sizes]]:
 
 def sizes_mib(driver: psutil.Process) -> Sizes:
     """Proportional set sizes: the driver's, the largest worker's, and of all processes together."""
-    held = dict(_held_mib([driver, *driver.children(recursive=True)]))
-    workers = [size for name, size in held.items() if WORKER in name]
-    return {"driver": next(iter(held.values()), 0.0), "worker": max(workers, default=0.0), "all": sum(held.values())}
-
-
-def _held_mib(processes: list[psutil.Process]) -> Iterator[tuple[str, float]]:
-    for process in processes:
-        try:
-            yield f"{process.pid} {' '.join(process.cmdline())}", process.memory_full_info().pss / MIB
-        except psutil.Error:
-            continue
+    held = processes_mib(driver)
+    sizes = [size for _, size in held]
+    workers = [size for kind, size in held if WORKER in kind]
+    return {"driver": next(iter(sizes), 0.0), "worker": max(workers, default=0.0), "all": sum(sizes)}
 
 
 def by_quarter(sizes: list[Sizes], name: str) -> list[int]:

@@ -11,14 +11,12 @@ not trained again, and the same command goes on where it was stopped.
 
 import argparse
 import json
-import math
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
 
 from davam import config
 from davam.augment.causal import folder_sha256, require_folder
@@ -47,14 +45,10 @@ from pipelines.experiments import Experiment, publish, record
 from pipelines.full import plan
 from pipelines.model import model_stage, model_uri
 from pipelines.samples import SAMPLES
-from pipelines.stage import Run, explain, guarded, open_run, parser, run_stage, say
+from pipelines.stage import Run, explain, guarded, numbers, open_run, parser, run_stage, say
 from pipelines.tokens import TOKENS
 
-EXAMPLES = {"--sizes": "1000,2000", "--ratios": "0,0.5,1"}
 CELL_STAGE, TEXTS_STAGE, VERSION = "augment_cell", "augment_texts", 1
-
-
-Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -149,8 +143,6 @@ def augment(options: argparse.Namespace) -> None:
 def study_of(options: argparse.Namespace) -> Study:
     """The experiment of a command line. Raises ConfigError for what cannot be carried out."""
     run = open_run(options, sys.argv[1:])
-    sizes = numbers(options.sizes, "--sizes", int, 1)
-    ratios = numbers(options.ratios, "--ratios", float, 0)
     if options.seeds < 1:
         raise ConfigError(f"--seeds {options.seeds}: give 1 or more; intervals need at least 2")
     if options.least_steps < 0:
@@ -160,21 +152,16 @@ def study_of(options: argparse.Namespace) -> Study:
     seeds = tuple(run.recipe.seed + number for number in range(options.seeds))
     sources = chosen(options.sources, run.recipe, options.causal_lm)
     lm = language_model_recipe(options.lm, run.recipe)
-    return Study(run, lm, sizes, tuple({0.0, *ratios}), seeds, sources, options.least_steps, options.causal_lm)
-
-
-def numbers(given: str, option: str, kind: type[Number], least: int) -> tuple[Number, ...]:
-    """The numbers of a list, each once, in order. Raises ConfigError for one that is none or too small."""
-    found = []
-    for word in given.split(","):
-        try:
-            value = kind(word)
-        except ValueError:
-            raise ConfigError(f"{option} {word}: give numbers by commas, e.g. {EXAMPLES[option]}") from None
-        if not least <= value < math.inf:
-            raise ConfigError(f"{option} {word}: give numbers of at least {least} by commas, e.g. {EXAMPLES[option]}")
-        found.append(value)
-    return tuple(sorted(set(found)))
+    return Study(
+        run,
+        lm,
+        options.sizes,
+        tuple(sorted({0.0, *options.ratios})),
+        seeds,
+        sources,
+        options.least_steps,
+        options.causal_lm,
+    )
 
 
 def chosen(names: str, recipe: Recipe, causal_lm: str | None) -> tuple[str, ...]:
@@ -351,8 +338,10 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     """The options of a command line."""
     options = parser("augment")
     options.description, options.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
-    options.add_argument("--sizes", default="1000,2000,4000", help="real sentences, by commas")
-    options.add_argument("--ratios", default="0,0.5,1,2,4", help="tokens added for each real one, by commas")
+    options.add_argument("--sizes", type=numbers(int, 1), default="1000,2000,4000", help="real sentences, by commas")
+    options.add_argument(
+        "--ratios", type=numbers(float, 0.0), default="0,0.5,1,2,4", help="tokens added for each real one, by commas"
+    )
     options.add_argument("--seeds", type=int, default=3, help="repetitions, each with its own subsets and models")
     options.add_argument(
         "--sources", default="all", help="by commas, or all: the model, lstm_lm, repeat, eda, causal_lm"

@@ -5,6 +5,7 @@ fingerprints of its inputs. A stage whose manifest is there is skipped.
 """
 
 import argparse
+import math
 import os
 import shlex
 import signal
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from davam import config
 from davam.data import fs
@@ -22,6 +23,7 @@ from davam.recipe import Execution, Recipe, load_recipe
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in the environment of every submitted job's driver
 DEFAULT_PRESETS = "recommended,tiny,brief"
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,28 @@ def add_execution(options: argparse.ArgumentParser, store: str) -> None:
     options.add_argument("--workers", type=int, default=1, help="data-parallel workers")
     options.add_argument("--gpu", action="store_true", help="one GPU for every worker")
     options.add_argument("--cpus-per-worker", type=int, default=1)
+
+
+def numbers(kind: type[Number], least: Number) -> Callable[[str], tuple[Number, ...]]:
+    """A parser of numbers by commas, each once, in rising order, for options of argparse."""
+
+    def parse(given: str) -> tuple[Number, ...]:
+        found = set()
+        for word in given.split(","):
+            value = _number(word, kind)
+            if value is None or not least <= value < math.inf:
+                raise argparse.ArgumentTypeError(f"{word}: give numbers of at least {least} by commas")
+            found.add(value)
+        return tuple(sorted(found))
+
+    return parse
+
+
+def _number(word: str, kind: type[Number]) -> Number | None:
+    try:
+        return kind(word)
+    except ValueError:
+        return None
 
 
 def arguments_of(presets: str, execution: Execution, overrides: Sequence[str]) -> tuple[str, ...]:

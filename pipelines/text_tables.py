@@ -12,7 +12,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -40,7 +40,7 @@ from pipelines.draws import JudgeSource, draws_stage, judged_stage, real_stage
 from pipelines.evaluate import EVALUATE
 from pipelines.experiments import Experiment, publish, record
 from pipelines.judge import JUDGE
-from pipelines.stage import Run, Stage, absolute, guarded, require, run_stage, say
+from pipelines.stage import Run, Stage, absolute, guarded, numbers, require, run_stage, say
 from pipelines.table_two import ROWS, Row, budget_text, chosen, open_row, require_none, row_parser, state, train_missing
 from pipelines.tokens import TOKENS
 
@@ -107,8 +107,6 @@ def require_settings(options: argparse.Namespace, row: Row) -> tuple[int, ...]:
     for name in ("sentences", "curve_sentences"):
         if getattr(options, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(options, name)}: give at least 1")
-    if min(options.lengths) < 1 or min(options.temperatures) <= 0:
-        raise ConfigError("--lengths and --temperatures: give numbers above 0")
     most = row.run.recipe.data.max_tokens
     fitting = tuple(length for length in options.lengths if length <= most)
     if not fitting:
@@ -204,21 +202,13 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
         help="own; or a causal language model: its folder or URI, or its name in the Hugging Face cache, such as gpt2",
     )
     options.add_argument("--judge-download", action="store_true", help="fetch the judge from the hub if need be")
-    options.add_argument("--lengths", type=numbers(int), default=LENGTHS, help="in tokens, by commas")
+    options.add_argument("--lengths", type=numbers(int, 1), default=LENGTHS, help="in tokens, by commas")
     options.add_argument("--sentences", type=int, default=100, help="of each length")
-    options.add_argument("--temperatures", type=numbers(float), default=TEMPERATURES, help="of the sweep, by commas")
+    options.add_argument(
+        "--temperatures", type=numbers(float, 0.01), default=TEMPERATURES, help="of the sweep, by commas"
+    )
     options.add_argument("--curve-sentences", type=int, default=500, help="at each temperature")
     return options.parse_args(given)
-
-
-def numbers(kind: Callable[[str], float]) -> Callable[[str], tuple[float, ...]]:
-    """A parser of different numbers by commas, in rising order."""
-
-    def parse(text: str) -> tuple[float, ...]:
-        return tuple(sorted({kind(part) for part in text.split(",")}))
-
-    parse.__name__ = f"list of {kind.__name__}"  # for argparse's message
-    return parse
 
 
 if __name__ == "__main__":

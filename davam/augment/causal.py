@@ -17,6 +17,7 @@ from torch import Tensor
 from davam.augment.rows import BLOCK_ROWS, Source, Texts
 from davam.data.artifacts import folder_digest
 from davam.errors import ConfigError
+from davam.evaluate.judge import open_causal_lm
 from davam.nn.choice import draw
 from davam.nn.noise import Stream, generator, sampling_uniforms
 
@@ -41,9 +42,10 @@ def folder_sha256(path: str) -> str:
 def causal_lm(path: str, real: Texts, seed: int) -> Source:
     """The lines that the model of a local folder writes; a block of rows shares its prompt.
 
-    Raises ConfigError when transformers cannot open the folder.
+    Raises ConfigError where there is none, and ArtifactError when transformers cannot open it.
     """
-    tokenizer, model = _opened(path)
+    require_folder(path)
+    tokenizer, model = open_causal_lm(path, "--causal-lm")
     ends = _line_ends(tokenizer)
     room = model.config.max_position_embeddings - MOST_NEW_TOKENS
 
@@ -54,19 +56,6 @@ def causal_lm(path: str, real: Texts, seed: int) -> Source:
         return Texts([" ".join(line.split()) for line in lines])
 
     return written
-
-
-def _opened(path: str) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    require_folder(path)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"--causal-lm {path}: transformers cannot open it ({reason})") from None
-    return tokenizer, model.float().eval()
 
 
 def _prompt(real: Texts, seed: int, block: int) -> list[str]:

@@ -149,8 +149,14 @@ class CausalLmJudge:
 
 
 def load_causal_lm(name: str, download: bool = False, device: str = "cpu") -> CausalLmJudge:
-    """The causal language model of a folder or URI, or of that name in the local Hugging Face cache; with `download`,
-    also from the hub.
+    """The judge that `open_causal_lm` finds."""
+    tokenizer, model = open_causal_lm(name, "--judge", download)
+    return CausalLmJudge(model, tokenizer, device)
+
+
+def open_causal_lm(name: str, option: str, download: bool = False) -> tuple[Any, Any]:
+    """(tokenizer, model in fp32) of the causal language model of a folder or URI, or of that name in the local Hugging
+    Face cache; with `download`, also from the hub. `option` is how the user asked for it.
 
     Raises ArtifactError when it is not there, or is no such model. Without `download` no network is asked.
     """
@@ -169,20 +175,20 @@ def load_causal_lm(name: str, download: bool = False, device: str = "cpu") -> Ca
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         if is_folder:
             raise ArtifactError(
-                f"--judge {name} is not a causal language model that transformers can load ({reason}); give another "
+                f"{option} {name} is not a causal language model that transformers can load ({reason}); give another "
                 "folder"
             ) from None
         if download:
             raise ArtifactError(
-                f"--judge {name} cannot be fetched ({reason}); where there is no network, leave out --judge-download "
+                f"{option} {name} cannot be fetched ({reason}); where there is no network, leave out {option}-download "
                 "and give the folder of a model"
             ) from None
         raise ArtifactError(
-            f"--judge {name}: no folder with a config.json, and no model of that name in the local cache "
-            f"({constants.HF_HUB_CACHE}); nothing is fetched without --judge-download: add that, or give the folder "
+            f"{option} {name}: no folder with a config.json, and no model of that name in the local cache "
+            f"({constants.HF_HUB_CACHE}); nothing is fetched without {option}-download: add that, or give the folder "
             "of a model"
         ) from None
-    return CausalLmJudge(model, tokenizer, device)
+    return tokenizer, model.eval()
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

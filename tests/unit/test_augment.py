@@ -54,10 +54,10 @@ from davam.data.batches import Rows
 from davam.data.pieces import Piece
 from davam.data.schemas import check
 from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
-from davam.errors import ConfigError, DataError
+from davam.errors import ArtifactError, ConfigError, DataError
 from davam.evaluate.page import html, markdown
 from davam.recipe import load_recipe
-from pipelines.augment import check_sizes, language_model_recipe, numbers, parsed, study_of
+from pipelines.augment import check_sizes, language_model_recipe, parsed, study_of
 from tests.small import adamw
 
 REAL_TEXTS = Texts(["a b c", "d e", "a a b c d", "e"], ["x", "y", "x", "y"])
@@ -344,7 +344,9 @@ def test_a_causal_model_writes_lines_by_seed_and_row(causal_folder: str) -> None
 
 def test_a_folder_that_transformers_cannot_open_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match=rf"^--causal-lm {tmp_path}: transformers cannot open it \("):
+    with pytest.raises(
+        ArtifactError, match=rf"^--causal-lm {tmp_path} is not a causal language model .*another folder$"
+    ):
         causal_lm(str(tmp_path), REAL_TEXTS, 0)
 
 
@@ -372,10 +374,6 @@ def options(*given: str) -> argparse.Namespace:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--sizes", "0"], "--sizes 0: give numbers of at least 1 by commas, e.g. 1000,2000"),
-        (["--sizes", "10,many"], "--sizes many: give numbers by commas, e.g. 1000,2000"),
-        (["--ratios", "1,-0.5"], "--ratios -0.5: give numbers of at least 0 by commas, e.g. 0,0.5,1"),
-        (["--ratios", "nan"], "--ratios nan: give numbers of at least 0 by commas, e.g. 0,0.5,1"),
         (["--seeds", "0"], "--seeds 0: give 1 or more; intervals need at least 2"),
         (["--least-steps", "-1"], "--least-steps -1: give 0 or more"),
         (["--sources", "davam,gpt"], "--sources gpt: no such source; there are davam, lstm_lm, repeat, eda, or all"),
@@ -406,7 +404,23 @@ def test_options_are_put_in_order_and_nothing_is_always_among_the_ratios() -> No
         (SAME_DATA, "repeat"),
         (SAME_DATA, "eda"),
     ]
-    assert numbers("1", "--ratios", float, 0) == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--sizes", "0"), "argument --sizes: 0: give numbers of at least 1 by commas"),
+        (("--sizes", "10,many"), "argument --sizes: many: give numbers of at least 1 by commas"),
+        (("--ratios", "1,-0.5"), "argument --ratios: -0.5: give numbers of at least 0.0 by commas"),
+        (("--ratios", "nan"), "argument --ratios: nan: give numbers of at least 0.0 by commas"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(
+    given: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        options(*given)
+    assert message in capsys.readouterr().err
 
 
 def test_the_language_model_has_the_data_and_sizes_of_the_model_in_question() -> None:

@@ -163,7 +163,6 @@ class TestSettings:
         for given, message in (
             (("--sentences", "0"), "--sentences 0: give at least 1"),
             (("--curve-sentences", "-1"), "--curve-sentences -1: give at least 1"),
-            (("--temperatures", "0,1"), "--lengths and --temperatures: give numbers above 0"),
         ):
             with pytest.raises(ConfigError) as caught:
                 require_settings(options(*given), row)
