@@ -71,7 +71,7 @@ def text_tables(options: argparse.Namespace) -> None:
     found += [row_of(row, judge, lengths, options, failed) for row in rows]
     corpus = rows[0].run.recipe.corpus or options.preset
     tables = TextTables(f"Generated text on {corpus}", caption(options, rows, judge, lengths), found)
-    uri = fs.join(rows[0].run.store.uri, "tables", f"text_tables-{corpus}")
+    uri = fs.join(rows[0].run.store.uri, "tables", f"text_tables-{corpus}-{judge_name(options.judge)}")
     fs.write_bytes_atomic(f"{uri}.json", to_json(tables).encode())
     tokens = require(TOKENS, rows[0].run, EVALUATE)
     for number, section in enumerate(report_sections(tables)):
@@ -181,6 +181,11 @@ def caption(options: argparse.Namespace, rows: Sequence[Row], judge: JudgeSource
         most = run.recipe.data.max_tokens
         lines.append(f"Left out: length {', '.join(left_out)}, more than data.max_tokens={most}.")
     return lines
+
+
+def judge_name(given: str) -> str:
+    """The judge in the names of files."""
+    return given.rstrip("/").rpartition("/")[2]
 
 
 def judge_text(name: str) -> str:

@@ -81,9 +81,9 @@ def test_the_tables_are_made_once(tmp_path: Path) -> None:
         assert f"| {name} | 5 | " in done.stdout
     assert "Left out: length 40, more than data.max_tokens=32." in done.stdout
     assert "Judge: the project's own" in done.stdout
-    twin = json.loads((tmp_path / "tables" / "text_tables-tiny.json").read_text("utf-8"))
+    twin = json.loads((tmp_path / "tables" / "text_tables-tiny-own.json").read_text("utf-8"))
     assert [row["name"] for row in twin["rows"]] == ["real test text", "lstm_lm", "vae_attn"]
-    assert (tmp_path / "tables" / "text_tables-tiny.html").exists()
+    assert (tmp_path / "tables" / "text_tables-tiny-own.html").exists()
     again = run(*arguments, script="text_tables")
     assert again.returncode == 0, again.stderr
     assert "  build  " not in again.stderr
