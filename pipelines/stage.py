@@ -5,6 +5,7 @@ fingerprints of its inputs. A stage whose manifest is there is skipped.
 """
 
 import argparse
+import json
 import math
 import os
 import shlex
@@ -13,10 +14,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from davam import config
-from davam.data import fs
+from davam.data import fs, lease
 from davam.data.artifacts import Attempt, Manifest, Store, explain_change, fingerprint, provenance, short
 from davam.errors import ArtifactError, DavamError
 from davam.recipe import Execution, Recipe, load_recipe
@@ -78,16 +80,27 @@ def connect(execution: Execution) -> None:
 
 
 def run_stage(stage: Stage, run: Run) -> Manifest:
-    """The stage's manifest, built now unless it is there. Raises ArtifactError when an input is missing."""
+    """The stage's manifest, built now unless it is there, or is being built by another process: that is waited for.
+
+    Raises ArtifactError when an input is missing.
+    """
     identity = stage.fingerprint(run.recipe)
     found = _reusable(stage, run, identity)
     if found is not None:
         say(f"{stage.name:<10}  skip   {short(identity)}  unchanged")
         return found
+    with lease.held(run.store.uri, f"{stage.name}-{short(identity)}", job_id(), partial(_say_waiting, stage)):
+        found = _reusable(stage, run, identity)
+        if found is not None:
+            say(f"{stage.name:<10}  skip   {short(identity)}  built meanwhile")
+            return found
+        return _build(stage, run, identity)
+
+
+def _build(stage: Stage, run: Run, identity: str) -> Manifest:
     say(f"{stage.name:<10}  build  {short(identity)}  {_why(stage, run)}")
     inputs = {need.name: require(need, run, stage) for need in stage.needs(run.recipe)}
     began = time.monotonic()
-    run.store.probe_writable()
     attempt = run.store.new_attempt(stage.name, identity)
     built = stage.build(run, inputs, attempt)
     wall_s = time.monotonic() - began
@@ -103,6 +116,10 @@ def run_stage(stage: Stage, run: Run) -> Manifest:
     counted = ", ".join(f"{value:,} {name}" for name, value in built.counts.items())
     say(f"{stage.name:<10}  done   {short(identity)}  {wall_s:.1f} s  {counted}")
     return manifest
+
+
+def _say_waiting(stage: Stage, holder: lease.Holder) -> None:
+    say(f"{stage.name:<10}  wait   {holder} builds it")
 
 
 def require(stage: Stage, run: Run, needed_by: Stage) -> Manifest:
@@ -235,6 +252,11 @@ def arguments_of(presets: str, execution: Execution, overrides: Sequence[str]) -
     arguments += ["--gpu"] * execution.gpu
     arguments += [argument for stage in execution.force for argument in ("--force", stage)]
     return (*arguments, *overrides)
+
+
+def job_id() -> str:
+    """The submission's id in a submitted job, else nothing."""
+    return str(json.loads(os.environ.get(SUBMITTED, "{}")).get("metadata", {}).get("job_submission_id", ""))
 
 
 def absolute(store: str) -> str:

@@ -91,9 +91,25 @@ def write_bytes_atomic(uri: str, data: bytes) -> None:
         with filesystem.open_output_stream(path, compression=None) as stream:
             stream.write(data)
     except OSError as error:
-        raise ArtifactError(
-            f"cannot write {uri}: {error}; check permissions and free space, or choose another --store"
-        ) from None
+        raise _unwritable(uri, error) from None
+
+
+def create_bytes(uri: str, data: bytes) -> bool:
+    """Writes the file, all of it at once, unless it is there; whether this call wrote it. Of several calls at once, one
+    does: object stores must know conditional writes (`If-None-Match: *`).
+
+    Raises ArtifactError when it cannot be written.
+    """
+    try:
+        if is_local(uri):
+            return _create_local(Path(resolve(uri)[1]), data)
+        filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+        filesystem.pipe_file(path, data, mode="create")
+        return True
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _unwritable(uri, error) from None
 
 
 def list_files(uri: str) -> list[tuple[str, int]]:
@@ -154,7 +170,24 @@ def _deleting(uri: str) -> Iterator[None]:
         raise ArtifactError(f"cannot delete {uri}: {reason}; check permissions")
 
 
+def _unwritable(uri: str, error: OSError) -> ArtifactError:
+    return ArtifactError(f"cannot write {uri}: {error}; check permissions and free space, or choose another --store")
+
+
 def _replace_local(path: Path, data: bytes) -> None:
+    with _written_beside(path, data) as beside:
+        os.replace(beside, path)
+
+
+def _create_local(path: Path, data: bytes) -> bool:
+    with _written_beside(path, data) as beside:
+        os.link(beside, path)  # fails where there is something
+    return True
+
+
+@contextlib.contextmanager
+def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
+    """A complete file in the same folder, gone in the end unless it was moved."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -162,6 +195,6 @@ def _replace_local(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(beside, path)
+        yield beside
     finally:
         beside.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 URIs, and buckets that are not there."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
@@ -11,6 +12,7 @@ import pytest
 
 from davam.data import fs, source
 from davam.data.artifacts import Store, fingerprint, localize
+from davam.data.lease import held, leases
 from davam.errors import ArtifactError, DataError
 from tests.s3 import environment, fake_server
 
@@ -117,3 +119,19 @@ def test_files_sources_and_artifacts() -> None:
     folder = localize(store.artifact_uri("codes", identity))
     assert pq.read_table(folder / "split=test" / "part.parquet", partitioning=None).num_rows == 1
     assert not [key for key in keys() if key.endswith("/")], "no directory markers"
+
+
+def test_of_many_at_once_one_creates_the_object() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        created = list(pool.map(lambda number: fs.create_bytes(f"{ROOT}/one", b"%d" % number), range(16)))
+    assert created.count(True) == 1
+    assert fs.read_bytes(f"{ROOT}/one") == b"%d" % created.index(True)
+    assert keys() == ["one"]
+
+
+def test_a_lease_is_held_and_released() -> None:
+    with held(ROOT, "work", "", lambda holder: None):
+        assert [lease.name for lease in leases(ROOT)] == ["work"]
+    assert leases(ROOT) == []
+    with held(ROOT, "work", "", lambda holder: None):
+        assert keys() == ["leases/work/000000002.json"]
