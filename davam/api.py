@@ -21,7 +21,7 @@ from torch import Tensor
 
 import davam
 from davam.card import model_card
-from davam.data import fs
+from davam.data import channel, fs
 from davam.data.artifacts import localize
 from davam.data.batches import Batch, Rows, plan_in_order, take_slice, to_device
 from davam.data.labels import NO_LABELS, Labels
@@ -530,14 +530,17 @@ def load_judge(name: str, download: bool = False, device: str = "cpu") -> Judge:
 
 
 def model_folder(uri: str) -> Path:
-    """The local folder of the model that a URI names: a model folder, an artifact, or a run."""
+    """The local folder of the model that a URI names: a model folder, an artifact, a run, or a channel."""
+    promoted = channel.run_uri(uri)
+    if promoted is not None:
+        return model_folder(promoted)
     for name in ("config.json", "manifest.json", "run.json"):
         if fs.exists(fs.join(uri, name)):
             break
     else:
         raise ArtifactError(
             f"{uri}: no model here (neither config.json, manifest.json nor run.json); "
-            "give a model folder, an artifact or a run"
+            "give a model folder, an artifact, a run or a channel"
         )
     if name == "run.json":
         return model_folder(json.loads(fs.read_bytes(fs.join(uri, name)))["model_uri"])

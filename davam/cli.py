@@ -16,6 +16,8 @@ from davam import api
 from davam import config as config_of
 from davam.data import fs
 from davam.data.artifacts import fingerprint, read_manifest
+from davam.data.channel import rolled_back
+from davam.data.status import status as status_of
 from davam.errors import DataError, DavamError
 from davam.generation.export import csv_lines, json_lines
 from davam.recipe import load_recipe
@@ -120,6 +122,17 @@ def show(options: argparse.Namespace) -> None:
     raise DataError(f"{options.what}: no artifact, run or model here")
 
 
+def status(options: argparse.Namespace) -> None:
+    """What goes on in a store: the latest runs, who works on what, and the channels."""
+    print_lines(status_of(options.store))
+
+
+def rollback(options: argparse.Namespace) -> None:
+    """Make a channel point to the model before its present one."""
+    back = rolled_back(options.store, options.channel, options.reason)
+    print(f"{options.channel} {back.run}")
+
+
 def config(options: argparse.Namespace) -> None:
     """The resolved recipe as YAML, and its fingerprint on stderr."""
     recipe = load_recipe(options.preset.split(","), options.overrides).plain()
@@ -158,6 +171,11 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--out", help="a file instead of stdout")
     showing = _command(commands, show)
     showing.add_argument("what", help="an artifact, a run or a model folder")
+    _command(commands, status).add_argument("store", help="the store's folder or URI")
+    rolling = _command(commands, rollback)
+    rolling.add_argument("store", help="the store's folder or URI")
+    rolling.add_argument("--channel", required=True)
+    rolling.add_argument("--reason", required=True, help="why, for those who come later")
     settings = _command(commands, config)
     settings.add_argument("overrides", nargs="*", metavar="key=value")
     settings.add_argument("--preset", default="recommended", help="presets or YAML files, by commas")

@@ -6,9 +6,10 @@ ray job submit --working-dir . -- python pipelines/full.py --store s3://bucket/d
 
 import shlex
 import sys
+from collections.abc import Mapping
 
 from davam.cli import print_lines
-from davam.data.artifacts import Manifest
+from davam.data.artifacts import Manifest, short
 from davam.recipe import Recipe
 from pipelines.codes import CODES
 from pipelines.evaluate import EVALUATE
@@ -46,10 +47,17 @@ def full(run: Run) -> None:
 
 def build(run: Run) -> dict[str, Manifest]:
     """The manifests of all stages, each built now unless it is there; and the record of the run."""
-    built = {stage.name: run_stage(stage, run) for stage in plan(run.recipe)}
+    stages = plan(run.recipe)
+    run.store.write_plan({stage.name: stage.fingerprint(run.recipe) for stage in stages}, run.arguments)
+    built = {stage.name: run_stage(stage, run) for stage in stages}
     record = {"model_uri": model_uri(run, built), "report_uri": page_uri(run, built), "recipe": run.recipe.plain()}
     run.store.write_run(built["report"], record)
     return built
+
+
+def run_name(built: Mapping[str, Manifest]) -> str:
+    """The run's path below the store."""
+    return f"runs/{short(built['report'].fingerprint)}"
 
 
 def page_uri(run: Run, built: dict[str, Manifest]) -> str:

@@ -2,6 +2,7 @@
 that a user names."""
 
 from davam.api import model_folder
+from davam.data import channel
 from davam.data.artifacts import Manifest, folder_digest
 from davam.errors import ConfigError
 from davam.recipe import Recipe
@@ -24,7 +25,11 @@ def model_uri(run: Run, inputs: dict[str, Manifest]) -> str:
 
 
 def open_model(uri: str, expected_sha256: str | None) -> tuple[str, str]:
-    """The model's own URI and its digest. Raises ConfigError when the digest is not the expected one."""
+    """The model's own URI, which of a channel is that of the run that it points to now, and the model's digest.
+
+    Raises ConfigError when the digest is not the expected one.
+    """
+    uri = channel.run_uri(absolute(uri)) or uri
     folder = model_folder(uri)
     digest = folder_digest(folder, MODEL_FILES)
     if expected_sha256 is not None and not digest.startswith(expected_sha256):

@@ -200,8 +200,8 @@ def execution_of(options: argparse.Namespace, **more: Any) -> Execution:
     return config.validate(Execution, {"store": absolute(options.store), **given, **more})
 
 
-def parser(name: str) -> argparse.ArgumentParser:
-    """The options that all programs have."""
+def parser(name: str, dry_run: str = "say what would be built, and why") -> argparse.ArgumentParser:
+    """The options that all programs have; `dry_run` says what that option does."""
     options = argparse.ArgumentParser(
         prog=name, description="Overrides are written key=value, e.g. model.codebook_size=256"
     )
@@ -210,7 +210,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     add_execution(options, "davam_store")
     options.add_argument("--checkpoint-every-s", type=float, default=60.0)
     options.add_argument("--force", action="append", default=[], metavar="STAGE", help="build this stage again")
-    options.add_argument("--dry-run", action="store_true", help="say what would be built, and why")
+    options.add_argument("--dry-run", action="store_true", help=dry_run)
     return options
 
 

@@ -2,6 +2,7 @@
 
     <store>/artifacts/<stage>/<fingerprint12>/manifest.json     its presence is the commit
     <store>/artifacts/<stage>/<fingerprint12>/<attempt>/...     the files of that attempt
+    <store>/plans/<name>.json                                   which artifacts a run is to build
     <store>/runs/<name>/run.json                                which artifacts a run ended with
 
 Readers open what a manifest lists, never a folder; an attempt that was not committed is invisible.
@@ -225,6 +226,12 @@ class Store:
         probe = fs.join(self.uri, f".probe-{secrets.token_hex(4)}")
         fs.write_bytes_atomic(probe, b"")
         fs.delete_file(probe)
+
+    def write_plan(self, stages: Mapping[str, str], arguments: Sequence[str]) -> None:
+        """Records what a run is about to build: the fingerprint of every stage, in order."""
+        uri = fs.join(self.uri, "plans", f"{short(list(stages.values())[-1])}.json")
+        record = {"stages": dict(stages), "arguments": list(arguments), "created_utc": _now()}
+        fs.write_bytes_atomic(uri, (json.dumps(record, indent=1) + "\n").encode())
 
     def write_run(self, last: Manifest, values: Mapping[str, Any]) -> str:
         """Records which artifacts a run ended with; the URI of the run, named by its last artifact."""

@@ -62,6 +62,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         reconstruction=pa.string(),
         tokens_matched=pa.int32(),
     ),
+    # sentences that a channel's models are judged on; the label is empty where there is none
+    "frozen/1": _schema("frozen/1", id=pa.int64(), text=pa.string(), label=pa.string()),
     # texts of several settings, drawn or real, which are numbered; id is that of the draw or of the real row
     "draws/1": _schema("draws/1", setting=pa.int32(), id=pa.int64(), text=pa.string()),
     # the same, and what each costs under a judge: nats, and the tokens that were judged

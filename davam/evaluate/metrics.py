@@ -3,6 +3,7 @@
 Legend: B sentences, N positions of all sentences in one flat row, K codes. Nats are natural-log units.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,14 @@ def ppl_bound(rec_nats_total: float, kl_nats_total: float, num_tokens_total: int
         raise DataError("ppl_bound: no tokens to average over; score at least one sentence")
     with np.errstate(over="ignore"):
         return float(np.exp((rec_nats_total + kl_nats_total) / num_tokens_total))
+
+
+def spelling_nats(words: Iterable[str]) -> float:
+    """Nats to write words byte by byte, each byte and the end of the word one of 256 equal choices.
+
+    With it, models that know different words are compared by what the text as such costs.
+    """
+    return sum(len(word.encode()) + 1 for word in words) * math.log(256)
 
 
 def ppl_paper(rec_nats_B: Array, kl_nats_B: Array, num_codes_B: Array, num_tokens_B: Array) -> float:

@@ -1,0 +1,77 @@
+"""What goes on in a store, in one screen: the latest runs stage by stage, who works on what, and the channels."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from davam.data import fs
+from davam.data.artifacts import MANIFEST, Store, short
+from davam.data.channel import current
+from davam.data.lease import Lease, is_gone, leases
+
+MOST_RUNS = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as it was begun: the fingerprint of every stage, in order, and the command line."""
+
+    created_utc: str
+    stages: Mapping[str, str]
+    arguments: tuple[str, ...]
+
+
+def status(store_uri: str) -> list[str]:
+    """The lines. Raises ArtifactError when the store cannot be read."""
+    held = {lease.name: lease for lease in leases(store_uri)}
+    plans = sorted(_plans(store_uri), key=lambda plan: plan.created_utc, reverse=True)[:MOST_RUNS]
+    planned = {f"{name}-{short(identity)}" for plan in plans for name, identity in plan.stages.items()}
+    lines = [f"store     {store_uri}"]
+    for plan in plans:
+        lines += _run_lines(store_uri, plan, held)
+    lines += [f"working   {name}: {_said(lease)}" for name, lease in held.items() if name not in planned]
+    for name in _channels(store_uri):
+        promotion = current(store_uri, name)
+        if promotion is not None:
+            lines.append(
+                f"channel   {name}: {promotion.run}, number {promotion.number}, {promotion.promoted_utc}; "
+                f"{'; '.join(promotion.reasons)}"
+            )
+    return lines if len(lines) > 1 else [*lines, "nothing was made here yet"]
+
+
+def _run_lines(store_uri: str, plan: Plan, held: Mapping[str, Lease]) -> list[str]:
+    store, done, left, working = Store(store_uri), [], [], []
+    for name, identity in plan.stages.items():
+        lease = held.get(f"{name}-{short(identity)}")
+        if lease is not None:
+            working.append(f"working   {name}: {_said(lease)}")
+        elif fs.exists(fs.join(store.artifact_uri(name, identity), MANIFEST)):
+            done.append(name)
+        else:
+            left.append(name)
+    last = short(list(plan.stages.values())[-1])
+    state = (
+        "done"
+        if not left and not working
+        else f"done: {', '.join(done) or 'nothing'}; left: {', '.join(left) or 'nothing'}"
+    )
+    return [f"run       {last}  {plan.created_utc[:19]}  {state}  ({' '.join(plan.arguments)})", *working]
+
+
+def _said(lease: Lease) -> str:
+    return f"{lease.holder}{', which has ended' if is_gone(lease.holder) else ''}"
+
+
+def _plans(store_uri: str) -> list[Plan]:
+    folder = fs.join(store_uri, "plans")
+    found = []
+    for path, _ in fs.list_files(folder):
+        values = json.loads(fs.read_bytes(fs.join(folder, path)))
+        found.append(Plan(values["created_utc"], values["stages"], tuple(values["arguments"])))
+    return found
+
+
+def _channels(store_uri: str) -> list[str]:
+    paths = fs.list_files(fs.join(store_uri, "channels"))
+    return sorted({path.partition("/")[0] for path, _ in paths})

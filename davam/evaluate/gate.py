@@ -1,0 +1,61 @@
+"""Whether a newly trained model takes the place of the one in use."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from davam.config import Frozen
+from davam.evaluate.verdict import faults
+
+
+class Thresholds(Frozen):
+    """What a challenger must reach, beside having no fault of its own."""
+
+    min_gain: float = Field(
+        0.0, ge=-1, lt=1, description="share by which its perplexity of the frozen sentences is lower"
+    )
+    min_code_usage: float = Field(0.9, ge=0, description="its code perplexity, in shares of the champion's")
+    min_diversity: float = Field(0.9, ge=0, description="Dist-2 of its samples, in shares of the champion's")
+    max_copy_rise: float = Field(0.01, ge=0, description="its copy rate over the champion's, beyond that of real text")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the challenger is promoted, and every comparison that was made, in words."""
+
+    promote: bool
+    reasons: tuple[str, ...]
+
+
+def decide(champion: Mapping[str, float] | None, challenger: Mapping[str, float], thresholds: Thresholds) -> Decision:
+    """The decision on a challenger; `frozen_ppl` is the valid perplexity of the same sentences for both, the other
+    measures are those of each one's own run. The first model of a channel has no champion to beat."""
+    against = faults(challenger)
+    if champion is None:
+        return Decision(not against, tuple(against) or ("The channel has no model yet.",))
+    reasons, passed = list(against), not against
+    for said, holds in _comparisons(champion, challenger, thresholds):
+        reasons.append(f"{'met' if holds else 'NOT MET'}: {said}")
+        passed = passed and holds
+    return Decision(passed, tuple(reasons))
+
+
+def _comparisons(
+    champion: Mapping[str, float], challenger: Mapping[str, float], thresholds: Thresholds
+) -> list[tuple[str, bool]]:
+    old, new = champion["frozen_ppl"], challenger["frozen_ppl"]
+    most = old * (1 - thresholds.min_gain)
+    found = [
+        (f"perplexity of the frozen sentences {new:.3f}, under {most:.3f} (the champion has {old:.3f})", new < most)
+    ]
+    shares = (("code_perplexity", thresholds.min_code_usage), ("sample_dist_2", thresholds.min_diversity))
+    for name, share in shares:
+        if name in champion and name in challenger:
+            least = share * champion[name]
+            said = f"{name} {challenger[name]:.3f}, at least {least:.3f} (the champion has {champion[name]:.3f})"
+            found.append((said, challenger[name] >= least))
+    old_copies, new_copies = (each["sample_copy_rate"] - each["test_copy_rate"] for each in (champion, challenger))
+    highest = max(0.0, old_copies) + thresholds.max_copy_rise
+    said = f"copies beyond the rate of real text {new_copies:.3f}, at most {highest:.3f}"
+    return [*found, (said, new_copies <= highest)]
