@@ -28,7 +28,7 @@ from davam.evaluate.drift import Drift, Profile, drift, profile
 from davam.evaluate.gate import Thresholds, decide
 from davam.evaluate.page import Page, PageTable
 from davam.nn.noise import Stream, generator
-from davam.recipe import FileData
+from davam.recipe import FileData, load_recipe
 from pipelines import full
 from pipelines.experiments import publish
 from pipelines.frozen import freeze, frozen_stage, frozen_uri, measures_of
@@ -90,14 +90,10 @@ def open_retraining(options: argparse.Namespace) -> Run:
     """The run on the data as it is now. Raises ConfigError."""
     if "/" in options.channel or not options.channel:
         raise ConfigError(f"--channel {options.channel!r}: give a name, without slashes")
-    given = argparse.Namespace(**vars(options) | {"force": []})
-    data = open_run(given, ()).recipe.data
-    place = (
-        [f"data.root={options.data}"]
-        if isinstance(data, FileData)
-        else ["data.kind=files", f"data.train={options.data}"]
-    )
-    given.overrides = [*options.overrides, *place]
+    # Presets of a corpus name its files below a root; otherwise the data is all there is.
+    named = isinstance(load_recipe(options.preset.split(",")).data, FileData)
+    place = [f"data.root={options.data}"] if named else ["data.kind=files", f"data.train={options.data}"]
+    given = argparse.Namespace(**vars(options) | {"overrides": [*place, *options.overrides]})
     return open_run(given, sys.argv[1:])
 
 

@@ -12,7 +12,7 @@ from davam.data import channel, fs, grammar
 from tests.programs import SMALL, killed, run, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-TEXTS = grammar.sample_sentences(4_000, seed=3)
+TEXTS = grammar.sample_sentences(8_000, seed=3)
 NOT_OF_FILES = ("data.train_rows", "data.valid_rows", "data.test_rows")
 SETTINGS = [
     *(text for text in SMALL if not text.startswith(NOT_OF_FILES)),
@@ -46,7 +46,7 @@ def decision(done: subprocess.CompletedProcess[str], store: Path) -> dict[str, o
 def test_a_week_of_retraining(tmp_path: Path) -> None:
     store, data = tmp_path / "store", tmp_path / "data"
 
-    first = retrained(store, write(data, "monday.txt", TEXTS[:500]))
+    first = retrained(store, write(data, "monday.txt", TEXTS[:3000]))
     assert (first.returncode, len(channel.promotions(str(store), "prod"))) == (0, 1), first.stderr
 
     unchanged = retrained(store, data)
@@ -54,7 +54,7 @@ def test_a_week_of_retraining(tmp_path: Path) -> None:
     assert "Nothing new: " in unchanged.stdout
     assert "  build  " not in unchanged.stderr
 
-    write(data, "tuesday.txt", TEXTS[500:])
+    write(data, "tuesday.txt", TEXTS[3000:])
     looked = retrained(store, data, "--dry-run")
     assert looked.returncode == 10
     assert "Decision: promote the challenger." in looked.stdout
@@ -80,7 +80,7 @@ def test_a_week_of_retraining(tmp_path: Path) -> None:
     assert any(flag.startswith("unknown words: ") for flag in flags)
 
     # Killed as soon as it has decided; the next one comes to the same decision.
-    write(data, "wednesday.txt", grammar.sample_sentences(3_000, seed=4))
+    write(data, "wednesday.txt", grammar.sample_sentences(8_000, seed=4))
     known = set((store / "decisions" / "prod").glob("*.json"))
     killed("retrain", arguments(store, data), lambda: set((store / "decisions" / "prod").glob("*.json")) - known)
     after = channel.promotions(str(store), "prod")
