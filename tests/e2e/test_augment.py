@@ -44,8 +44,15 @@ def manifests(store: Path) -> dict[str, bytes]:
     return {str(path.relative_to(store)): path.read_bytes() for path in store.glob("artifacts/*/*/manifest.json")}
 
 
-def test_every_model_is_trained_once(tmp_path: Path) -> None:
-    done = augment(tmp_path, "--seeds", "1", "--sources", "repeat,eda")
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A store, and the experiment in it."""
+    store = tmp_path_factory.mktemp("store")
+    return store, augment(store, "--seeds", "1", "--sources", "repeat,eda")
+
+
+def test_every_model_is_trained_once(small: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    store, done = small
     assert done.returncode == 0, done.stderr
     assert "augment_cell  0 of 3 are there" in done.stderr
     assert [line.split(" | ")[1:4] for line in rows(done)] == [
@@ -59,19 +66,22 @@ def test_every_model_is_trained_once(tmp_path: Path) -> None:
     check(cells.schema, "augment_cells/1", "the cells")
     assert sorted(set(cells["tokens_added"].to_pylist())) == [0, cells["tokens_real"][0].as_py()]
     assert len(json.loads(page.with_name("results.json").read_bytes())["cells"]) == 3
-    before = manifests(tmp_path)
-    again = augment(tmp_path, "--seeds", "1", "--sources", "repeat,eda")
+    before = manifests(store)
+    again = augment(store, "--seeds", "1", "--sources", "repeat,eda")
     assert again.returncode == 0, again.stderr
     assert "augment_cell  3 of 3 are there" in again.stderr
     assert rows(again) == rows(done)
-    assert manifests(tmp_path) == before
+    assert manifests(store) == before
 
 
-def test_a_size_beyond_the_corpus_is_refused_before_any_training(tmp_path: Path) -> None:
-    done = augment(tmp_path, "--sizes", "601", "--sources", "repeat")
+def test_a_size_beyond_the_corpus_is_refused_before_any_training(
+    small: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    before = manifests(small[0])
+    done = augment(small[0], "--sizes", "601", "--sources", "repeat")
     assert done.returncode == 2
     assert "error: --sizes 601: the corpus has 600 training sentences; ask for fewer, or add text" in done.stderr
-    assert not list(tmp_path.glob("artifacts/augment_cell/*"))
+    assert manifests(small[0]) == before
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.full import full, plan
+from pipelines.stage import program
 from tests.programs import SMALL, run
 
 FILES = ("--preset", "recommended", "data.kind=files")
@@ -34,8 +36,16 @@ def expect(done: subprocess.CompletedProcess[str], code: int, *parts: str) -> No
         ((*FILES, "data.train=no/such.txt"), 2, ("no/such.txt: no such file, folder or glob; check data.root",)),
     ],
 )
-def test_settings(tmp_path: Path, arguments: tuple[str, ...], code: int, parts: tuple[str, ...]) -> None:
-    expect(run("--store", str(tmp_path), *arguments), code, *parts)
+def test_settings(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, parts: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Refused before any process starts, so this one will do.
+    given = ["--store", str(tmp_path), *arguments]
+    expect(
+        subprocess.CompletedProcess(given, program("full", plan, full, given), "", capsys.readouterr().err),
+        code,
+        *parts,
+    )
 
 
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:

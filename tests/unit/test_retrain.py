@@ -138,7 +138,7 @@ def test_a_threshold_of_the_command_counts(lab: Lab) -> None:
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
     """Has something happen between the first decision and its promotion."""
-    promote, acted = channel.promote, []
+    promote, acted = channel.promote, list[bool]()
 
     def late(*given: Any) -> bool:
         if not acted:
