@@ -2,6 +2,7 @@
 
 import random
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,8 @@ import davam
 from davam.data.schemas import SCHEMAS, check
 from davam.generation.corpus import read_corpus, read_summary
 from davam.quality.text import normalized
+from pipelines.generate import generate, parsed
+from pipelines.stage import guarded
 from tests.programs import kill_actor, killed, run, started
 
 DROP = ("filters.drop=[repetitive,copy,duplicate]", "filters.max_repeated_share=0.05")
@@ -77,7 +80,18 @@ def test_a_killed_actor_changes_nothing(corpus: Path, model: str, tmp_path: Path
     assert rows_of(tmp_path).equals(rows_of(corpus))
 
 
-def test_what_is_refused_before_any_work(corpus: Path, model: str, built: Built, tmp_path: Path) -> None:
+def exit_code(arguments: Sequence[str]) -> int:
+    """That of the program, in this process: for what is refused before any other starts."""
+    try:
+        options = parsed(arguments)
+    except SystemExit as stop:
+        return int(str(stop.code))
+    return guarded(lambda: generate(options))
+
+
+def test_what_is_refused_before_any_work(
+    corpus: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bare = tmp_path / "model"
     davam.load(model).save(bare)
     for arguments, message in (
@@ -91,13 +105,10 @@ def test_what_is_refused_before_any_work(corpus: Path, model: str, built: Built,
         (["--model", model, "--rows", "5", "--training-text", str(bare)], "no `tokens` artifact; give one, or none"),
         (["--model", model, "--rows", "5", "--store", str(corpus)], "holds a corpus of other settings (spec.filters"),
     ):
-        done = run("--store", str(tmp_path / "out"), *arguments, script="generate")
-        assert done.returncode == 2, (arguments, done.stderr)
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
-    done = run("--store", str(tmp_path / "out"), "--model", "no/such", "--rows", "5", script="generate")
-    assert done.returncode == 1
-    assert "no/such: no model here" in done.stderr
+        assert exit_code(["--store", str(tmp_path / "out"), *arguments]) == 2, arguments
+        assert message in capsys.readouterr().err
+    assert exit_code(["--store", str(tmp_path / "out"), "--model", "no/such", "--rows", "5"]) == 1
+    assert "no/such: no model here" in capsys.readouterr().err
 
 
 def test_a_filter_that_rejects_everything_stops_and_is_named(model: str, tmp_path: Path) -> None:
