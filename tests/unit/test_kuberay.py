@@ -398,3 +398,13 @@ def test_two_scheduled_runs_never_overlap() -> None:
     # It has no concurrencyPolicy, and a retry would begin its time anew.
     assert ray_cron["jobTemplate"]["activeDeadlineSeconds"] < day_s
     assert "backoffLimit" not in ray_cron["jobTemplate"]
+
+
+def test_the_document_names_what_is_there() -> None:
+    text = (ROOT / "docs" / "clusters.md").read_text()
+    named = set(re.findall(r"cluster/kuberay/overlays/([\w-]+)", text))
+    assert named <= set(OVERLAYS)
+    assert named
+    assert set(re.findall(r"davam:([\d.]+)-", text)) == {RAY}
+    for path in re.findall(r"\]\(([^)#]+)[)#]", text):
+        assert (ROOT / "docs" / path).exists(), path
