@@ -1,5 +1,5 @@
 # Each target makes its environment when it is not there: a machine with Python 3.11 (or later) and pip is enough.
-.PHONY: help run ptb test soak lint bench clean
+.PHONY: help run ptb test soak lint bench audit licenses clean
 export RAY_USAGE_STATS_ENABLED = 0
 
 PYTHON := .venv/bin/python
@@ -41,6 +41,16 @@ soak: .venv/.stamp  ## The long tests, with a real S3 server.
 
 bench: .venv/.stamp  ## Speed on one core: make bench ARGS='--data path/to/ptb --model path/to/model'
 	@$(PYTHON) benchmarks/bench.py $(ARGS)
+
+audit: .venv/.stamp  ## Known weaknesses of everything that constraints.txt pins; asks the package index.
+	@$(PYTHON) $(PIP_INSTALL) -c constraints.txt -e '.[dev,audit]'
+	$(PYTHON) -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
+
+# frozendict (LGPL) comes with a reference implementation that tests compare with, and with nothing that users install.
+licenses: .venv/.stamp  ## The licence of every package; fails on a GPL of any kind, and on none at all.
+	@$(PYTHON) $(PIP_INSTALL) -c constraints.txt -e '.[dev,audit]'
+	$(PYTHON) -m piplicenses --from=mixed --order=license --ignore-packages frozendict \
+		--partial-match --fail-on='GPL;General Public License;UNKNOWN'
 
 clean:  ## Removes the environment and caches; never a store.
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build davam.egg-info
