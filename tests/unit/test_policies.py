@@ -13,9 +13,11 @@ FOLDER = Path(__file__).parents[2] / "cluster" / "policies"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 STORE = "arn:aws:s3:::bucket/davam"
 # Every folder that a program writes to in its store, and the file by which it finds out whether it may.
-WRITTEN = ("artifacts", "augment", "experiments", "runs", "sweeps", "tables", "train")
+WRITTEN = (
+    *("artifacts", "augment", "decisions", "experiments", "leases", "plans", "runs", "sweeps", "tables", "train"),
+)
 PIECES = (*(f"{folder}/a/b.parquet" for folder in WRITTEN), ".probe-1a2b3c4d")
-POINTER = "channels/prod/current.json"
+POINTER = "channels/prod/000001.json"
 ACTIONS = {
     "reader": {"s3:GetObject", "s3:ListBucket"},
     "trainer": {"s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject"},
@@ -102,5 +104,5 @@ def test_the_programs_folders_are_those_that_the_policies_name() -> None:
     code = "".join(
         path.read_text() for name in ("cluster", "davam", "pipelines") for path in (root / name).rglob("*.py")
     )
-    found = set(re.findall(r'fs\.join\([\w.\[\]]*\bstore(?:\.uri)?, "(\w+)"', code))
+    found = set(re.findall(r'fs\.join\([\w.\[\]]*\b(?:store|store_uri)(?:\.uri)?, "(\w+)"', code))
     assert {"train", "tables"} <= found <= {*WRITTEN, "channels"}
