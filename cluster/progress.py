@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from cluster.metrics import SHOWN, StageMetrics
 from cluster.session import unique_name
 
 TERMINAL_EVERY_S = 0.5
@@ -18,9 +19,11 @@ LOG_EVERY_S = 10.0
 
 @ray.remote(num_cpus=0)
 class Counter:
-    """Holds the latest report of a stage: `add` counts work done, `put` replaces values, `fail` keeps a message."""
+    """Holds the latest report of a stage, and exports it as metrics: `add` counts work done, `put` replaces values,
+    `fail` keeps a message."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str, total: float, unit: str) -> None:
+        self.metrics = StageMetrics(what, total, unit)
         self.values: dict[str, float] = {}
         self.message = ""
 
@@ -28,10 +31,12 @@ class Counter:
         """Count amounts, each under its name."""
         for name, amount in amounts.items():
             self.values[name] = self.values.get(name, 0.0) + amount
+        self.metrics.update(self.values)
 
     def put(self, values: dict[str, float]) -> None:
         """Replace values."""
         self.values.update(values)
+        self.metrics.update(self.values)
 
     def fail(self, message: str) -> None:
         """Keep the message of a user's error."""
@@ -50,9 +55,9 @@ class Counter:
 def progress(what: str, total: float, unit: str) -> Iterator[Any]:
     """The actor to report to; meanwhile the driver prints a line with how far, the rate and the time left.
 
-    The actor's `done` is measured against the total; the values that start with `show:` follow as they are.
+    The actor's `done` is measured against the total; the values that start with `SHOWN` follow as they are.
     """
-    counter = Counter.options(name=unique_name("progress")).remote()  # type: ignore[attr-defined]
+    counter = Counter.options(name=unique_name("progress")).remote(what, total, unit)  # type: ignore[attr-defined]
     stop = threading.Event()
     thread = threading.Thread(target=_print_until, args=(counter, what, total, unit, stop), daemon=True)
     thread.start()
@@ -70,7 +75,7 @@ def render(what: str, values: dict[str, float], total: float, unit: str, rate_pe
     rate = f"{rate_per_s:,.1f} {unit}/s" if rate_per_s > 0 else ""
     left = f"{timedelta(seconds=round((total - done) / rate_per_s))} left" if rate_per_s > 0 and done < total else ""
     shown = "  ".join(
-        f"{name.removeprefix('show:')} {value:.4g}" for name, value in values.items() if name.startswith("show:")
+        f"{name.removeprefix(SHOWN)} {value:.4g}" for name, value in values.items() if name.startswith(SHOWN)
     )
     return "  ".join(part for part in (f"{what:<10}", f"{done:,.0f}/{total:,.0f} {unit}", rate, left, shown) if part)
 

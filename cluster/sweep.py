@@ -25,6 +25,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
+from cluster.metrics import SHOWN
 from cluster.progress import progress
 from cluster.session import address, slots
 from davam.data.artifacts import Store
@@ -157,7 +158,7 @@ class Watcher(tune.Callback):
 
     def _count(self, name: str, epochs: int) -> None:
         self.epochs[name] = epochs
-        self.counter.put.remote({"done": float(sum(self.epochs.values())), "show:ended": float(self.ended)})
+        self.counter.put.remote({"done": float(sum(self.epochs.values())), f"{SHOWN}ended": float(self.ended)})
 
 
 def run_trials(

@@ -22,6 +22,7 @@ from ray.train.torch import TorchTrainer
 from torch.nn.parallel import DistributedDataParallel
 
 from cluster.batch import users_error
+from cluster.metrics import EXPORTED, SHOWN
 from cluster.progress import progress
 from davam.api import TextModel
 from davam.data import fs
@@ -157,11 +158,12 @@ def _hooks(task: TrainTask, counter: Any, rank: int) -> Hooks:
 
 
 def _shown(values: dict[str, float]) -> dict[str, float]:
-    shown = {"done": float(values["step"]), "show:epoch": float(values["epoch"])}
+    shown = {"done": float(values["step"]), f"{SHOWN}epoch": float(values["epoch"])}
     for name in ("rec_nats", "kl_nats_sum"):
         if name in values and values.get("rows"):
-            shown[f"show:{name}"] = values[name] / values["rows"]
-    return shown
+            shown[f"{SHOWN}{name}"] = values[name] / values["rows"]
+    # What an epoch's validation came to.
+    return shown | {f"{EXPORTED}{name}": value for name, value in values.items() if name.startswith("valid/")}
 
 
 def _export(task: TrainTask, module: Trainable, state: TrainState) -> None:

@@ -102,7 +102,7 @@ def make_missing(order: Order, corpus: Corpus, most: int) -> None:
     if next_range(corpus.done(), order.rows, most, order.drops) is None:
         return
     connect(order.execution)
-    from cluster import generation
+    from cluster import generation, metrics
     from cluster.progress import progress
 
     source = source_of(order)
@@ -113,6 +113,7 @@ def make_missing(order: Order, corpus: Corpus, most: int) -> None:
             pending = corpus.pending_uri(first, stop)
             table = generation.make_range(source, first, stop, pending, order.execution, counter)
         part = corpus.close(first, stop, table, order.rows)
+        metrics.export_range(part)
         say(range_line(part, time.monotonic() - began))
 
 
