@@ -20,14 +20,12 @@ import ray
 from davam.errors import ClusterError, ClusterFaultError
 from davam.recipe import Execution
 
+# No keys: all who hold the cluster's token can read what goes through Ray, and every node has its own environment.
 WORKER_ENV = (
     "OMP_NUM_THREADS",
     "RAY_DATA_DISABLE_PROGRESS_BARS",
     "RAY_TRAIN_ENABLE_PRINT_PATCH",
     "AWS_ENDPOINT_URL",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
     "AWS_DEFAULT_REGION",
     "AWS_REQUEST_CHECKSUM_CALCULATION",
     "AWS_RESPONSE_CHECKSUM_VALIDATION",
