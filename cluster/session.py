@@ -3,6 +3,8 @@
 import logging
 import os
 import socket
+import sys
+import time
 import uuid
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -32,6 +34,10 @@ WORKER_ENV = (
 )
 
 
+NODES_POLL_S = 1.0
+GROWING = "; one that grows needs time for it, by --wait-for-nodes-s"
+
+
 def connect(execution: Execution) -> None:
     """Connects to the cluster of RAY_ADDRESS, or starts Ray on this machine; does nothing when connected.
 
@@ -45,6 +51,8 @@ def connect(execution: Execution) -> None:
         elif execution.workers * execution.cpus_per_worker > (os.cpu_count() or 1):
             raise ClusterError(_too_many(execution, float(os.cpu_count() or 1), "this machine"))
         _start(execution, address)
+    if execution.wait_for_nodes_s:
+        _await_nodes(execution)
     check_resources(execution, most_resources())
 
 
@@ -53,10 +61,10 @@ def check_resources(execution: Execution, resources: Mapping[str, float]) -> Non
     if execution.gpu and resources.get("GPU", 0) < execution.workers:
         raise ClusterError(
             f"--workers {execution.workers} --gpu needs {execution.workers} GPUs, but the cluster has "
-            f"{resources.get('GPU', 0):g}; ask for fewer workers, or leave out --gpu"
+            f"{resources.get('GPU', 0):g}; ask for fewer workers, or leave out --gpu{GROWING}"
         )
     if execution.workers * execution.cpus_per_worker > resources.get("CPU", 0):
-        raise ClusterError(_too_many(execution, resources.get("CPU", 0), "the cluster"))
+        raise ClusterError(_too_many(execution, resources.get("CPU", 0), "the cluster") + GROWING)
 
 
 def most_resources() -> dict[str, float]:
@@ -104,6 +112,30 @@ def _too_many(execution: Execution, cpus: float, where: str) -> str:
         f"--workers {execution.workers} needs {execution.workers * execution.cpus_per_worker} CPUs, but {where} "
         f"has {cpus:g}; ask for fewer workers, or join a larger cluster by RAY_ADDRESS"
     )
+
+
+def _await_nodes(execution: Execution) -> None:
+    """Asks the autoscaler for what the workers need, and waits until it is there or the time is over. Ray does not say
+    how large a cluster can become, so a cluster that starts from no workers has to be waited for."""
+    from ray.autoscaler.sdk import request_resources
+
+    bundle = {"CPU": execution.cpus_per_worker} | ({"GPU": 1} if execution.gpu else {})
+    # One more for the tasks that read and write beside the workers.
+    wanted = [bundle] * execution.workers + [{"CPU": 1}]
+    total = {name: sum(each.get(name, 0) for each in wanted) for name in bundle}
+    began_s, said = time.monotonic(), ""
+    request_resources(bundles=wanted)
+    while time.monotonic() - began_s < execution.wait_for_nodes_s:
+        there = ray.cluster_resources()
+        if all(there.get(name, 0) >= count for name, count in total.items()):
+            break
+        line = ", ".join(f"{there.get(name, 0):g} of {count} {name}s" for name, count in total.items())
+        if line != said:
+            print(f"waiting for nodes: {line}", file=sys.stderr, flush=True)
+            said = line
+        time.sleep(NODES_POLL_S)
+    # From here on the work itself holds its nodes, and idle ones may go.
+    request_resources(bundles=[])
 
 
 def _start(execution: Execution, address: str | None) -> None:

@@ -190,6 +190,7 @@ class Execution(Frozen):
     workers: int = Field(1, ge=1)
     gpu: bool = False
     cpus_per_worker: int = Field(1, ge=1)
+    wait_for_nodes_s: float = Field(0.0, ge=0, description="how long a cluster may take to grow to the request")
     max_failures: int = Field(3, ge=0)
     checkpoint_every_s: float = Field(60.0, gt=0)
     force: tuple[str, ...] = ()

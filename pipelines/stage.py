@@ -196,7 +196,7 @@ def open_run(options: argparse.Namespace, given: Sequence[str]) -> Run:
 
 def execution_of(options: argparse.Namespace, **more: Any) -> Execution:
     """How the parsed options, and more settings, have the work carried out. Raises ConfigError."""
-    given = {name: getattr(options, name) for name in ("workers", "gpu", "cpus_per_worker")}
+    given = {name: getattr(options, name) for name in ("workers", "gpu", "cpus_per_worker", "wait_for_nodes_s")}
     return config.validate(Execution, {"store": absolute(options.store), **given, **more})
 
 
@@ -220,6 +220,9 @@ def add_execution(options: argparse.ArgumentParser, store: str) -> None:
     options.add_argument("--workers", type=int, default=1, help="data-parallel workers")
     options.add_argument("--gpu", action="store_true", help="one GPU for every worker")
     options.add_argument("--cpus-per-worker", type=int, default=1)
+    options.add_argument(
+        "--wait-for-nodes-s", type=float, default=0.0, help="how long a cluster that grows may take for the workers"
+    )
 
 
 def numbers(kind: type[Number], least: Number) -> Callable[[str], tuple[Number, ...]]:
@@ -250,6 +253,7 @@ def arguments_of(presets: str, execution: Execution, overrides: Sequence[str]) -
     arguments += ["--cpus-per-worker", str(execution.cpus_per_worker)]
     arguments += ["--checkpoint-every-s", str(execution.checkpoint_every_s)]
     arguments += ["--gpu"] * execution.gpu
+    arguments += ["--wait-for-nodes-s", str(execution.wait_for_nodes_s)] * bool(execution.wait_for_nodes_s)
     arguments += [argument for stage in execution.force for argument in ("--force", stage)]
     return (*arguments, *overrides)
 

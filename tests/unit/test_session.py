@@ -3,8 +3,9 @@
 import pytest
 import ray
 
+from cluster import session
 from cluster.session import actor_cpus, connect
-from davam.errors import ClusterFaultError
+from davam.errors import ClusterError, ClusterFaultError
 from davam.recipe import Execution
 
 
@@ -30,3 +31,42 @@ def test_a_ray_that_does_not_start_is_one_message(monkeypatch: pytest.MonkeyPatc
     ) as at:
         connect(Execution())
     assert "\n" not in str(at.value)
+
+
+GROWING = Execution(workers=4, gpu=True, cpus_per_worker=2, wait_for_nodes_s=5)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[dict[str, float]]]:
+    """What an autoscaler was asked for."""
+    bundles: list[list[dict[str, float]]] = []
+    monkeypatch.setattr(
+        "ray.autoscaler.sdk.request_resources", lambda bundles_=None, **given: bundles.append(given["bundles"])
+    )
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(session, "NODES_POLL_S", 0.01)
+    return bundles
+
+
+def test_a_cluster_that_grows_is_waited_for(
+    asked: list[list[dict[str, float]]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = iter([{}, {}, {"CPU": 4.0, "GPU": 2.0}, *([{"CPU": 9.0, "GPU": 4.0}] * 9)])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: next(sizes))
+    monkeypatch.setattr(session, "most_resources", ray.cluster_resources)
+    connect(GROWING)
+    assert asked == [[{"CPU": 2, "GPU": 1}] * 4 + [{"CPU": 1}], []]
+    assert capsys.readouterr().err.splitlines() == [
+        "waiting for nodes: 0 of 9 CPUs, 0 of 4 GPUs",
+        "waiting for nodes: 4 of 9 CPUs, 2 of 4 GPUs",
+    ]
+
+
+def test_a_cluster_that_does_not_grow_is_too_small(
+    asked: list[list[dict[str, float]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    monkeypatch.setattr(session, "most_resources", ray.cluster_resources)
+    with pytest.raises(ClusterError, match=r"^--workers 4 --gpu needs 4 GPUs, .* has 0; .*--wait-for-nodes-s$"):
+        connect(GROWING.model_copy(update={"wait_for_nodes_s": 0.05}))
+    assert asked[-1] == []
