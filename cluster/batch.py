@@ -187,7 +187,7 @@ def map_model(
     batch_rows: int,
     spare_cpus: int = 1,
 ) -> Dataset:
-    """The rows mapped by a fixed pool of actors, one per worker, that leave so many CPUs of the cluster to others."""
+    """The rows mapped by a pool of actors, one per worker, that leave so many CPUs of the cluster to others."""
     cpus = actor_cpus(execution, most_resources(), spare_cpus)
     resources: dict[str, Any] = {"num_gpus": 1} if execution.gpu else {"num_cpus": cpus}
     return rows.map_batches(
@@ -195,7 +195,7 @@ def map_model(
         fn_constructor_kwargs={**arguments, "gpu": execution.gpu},
         batch_size=batch_rows,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=execution.workers),
+        compute=ActorPoolStrategy(min_size=execution.at_least.workers, max_size=execution.workers),
         **resources,
     )
 

@@ -48,12 +48,12 @@ def connect(execution: Execution) -> None:
         address = os.environ.get("RAY_ADDRESS")
         if address:
             _check_reachable(address)
-        elif execution.workers * execution.cpus_per_worker > (os.cpu_count() or 1):
-            raise ClusterError(_too_many(execution, float(os.cpu_count() or 1), "this machine"))
+        elif execution.at_least.workers * execution.cpus_per_worker > (os.cpu_count() or 1):
+            raise ClusterError(_too_many(execution.at_least, float(os.cpu_count() or 1), "this machine"))
         _start(execution, address)
     if execution.wait_for_nodes_s:
         _await_nodes(execution)
-    check_resources(execution, most_resources())
+    check_resources(execution.at_least, most_resources())
 
 
 def check_resources(execution: Execution, resources: Mapping[str, float]) -> None:

@@ -37,6 +37,8 @@ from davam.train.stages import build_job, check_enough, place
 from davam.train.state import TrainState, load_state, save_state, training_record
 from davam.train.step import Job
 
+LISTEN_EVERY_S = 5.0  # for warnings that a machine will be taken away: all workers have to meet for it
+
 
 @dataclass(frozen=True)
 class TrainTask:
@@ -70,7 +72,7 @@ def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
             train_worker,
             train_loop_config={"task": task, "counter": counter},
             scaling_config=ScalingConfig(
-                num_workers=execution.workers, use_gpu=execution.gpu, resources_per_worker=per_worker
+                num_workers=_worker_numbers(execution), use_gpu=execution.gpu, resources_per_worker=per_worker
             ),
             run_config=RunConfig(
                 name=task.name,
@@ -93,6 +95,12 @@ def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
     record: dict[str, Any] = json.loads(fs.read_bytes(fs.join(task.attempt_uri, "metrics.json")))[task.stage]
     fs.delete_folder(training_uri(execution.store, task.name))
     return record
+
+
+def _worker_numbers(execution: Execution) -> Any:  # a pair is right for Ray, and not in its types
+    """How many workers there are, or the fewest and the most: the batches of a step are the same for any number."""
+    least = execution.least_workers
+    return execution.workers if least is None else (least, execution.workers)
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -137,7 +145,8 @@ def _resume(job: Job, optimizer: torch.optim.Optimizer) -> TrainState:
 
 def _hooks(task: TrainTask, counter: Any, rank: int) -> Hooks:
     """Progress to the counter, checkpoints to Ray Train. Every worker reports each checkpoint; rank 0 brings it."""
-    clock = {"saved": time.monotonic()}
+    clock = {"saved": time.monotonic(), "listened": time.monotonic()}
+    known: list[Any] = [None]  # the warning that was heeded last
 
     def report(values: dict[str, float]) -> None:
         if rank == 0:
@@ -154,7 +163,24 @@ def _hooks(task: TrainTask, counter: Any, rank: int) -> Hooks:
                 checkpoint = ray.train.Checkpoint.from_directory(folder)
             ray.train.report({"epoch": state.epoch, "step": state.step}, checkpoint=checkpoint)
 
-    return Hooks(report, save, lambda: time.monotonic() - clock["saved"] > task.execution.checkpoint_every_s)
+    def due() -> bool:
+        return time.monotonic() - clock["saved"] > task.execution.checkpoint_every_s
+
+    def listens() -> bool:
+        if time.monotonic() - clock["listened"] < LISTEN_EVERY_S:
+            return False
+        clock["listened"] = time.monotonic()
+        return True
+
+    def warned() -> bool:
+        """Whether a machine is about to be taken away; a warning counts once."""
+        info = ray.train.get_preemption_info()
+        if info is None or info == known[0]:
+            return False
+        known[0] = info
+        return True
+
+    return Hooks(report, save, due, listens, warned)
 
 
 def _shown(values: dict[str, float]) -> dict[str, float]:

@@ -104,7 +104,7 @@ def _train(module: Trainable, train_rows: Rows, valid_rows: Rows, recipe: Recipe
             )
 
     job = build_job(module, module, train_rows, valid_rows, recipe, stage)
-    hooks = Hooks(report, lambda state, trained, optimizer: None, lambda: False)
+    hooks = Hooks(report, lambda state, trained, optimizer: None)
     state = train(job, build_optimizer(module, job.config), TrainState(), hooks)
     module.eval()
     return training_record(state, module)

@@ -196,7 +196,8 @@ def open_run(options: argparse.Namespace, given: Sequence[str]) -> Run:
 
 def execution_of(options: argparse.Namespace, **more: Any) -> Execution:
     """How the parsed options, and more settings, have the work carried out. Raises ConfigError."""
-    given = {name: getattr(options, name) for name in ("workers", "gpu", "cpus_per_worker", "wait_for_nodes_s")}
+    given = {name: getattr(options, name) for name in ("gpu", "cpus_per_worker", "wait_for_nodes_s")}
+    given["least_workers"], given["workers"] = options.workers
     return config.validate(Execution, {"store": absolute(options.store), **given, **more})
 
 
@@ -217,7 +218,13 @@ def parser(name: str, dry_run: str = "say what would be built, and why") -> argp
 def add_execution(options: argparse.ArgumentParser, store: str) -> None:
     """The options that say where results go and what carries the work out."""
     options.add_argument("--store", default=store, help="where results go: a folder or any URI")
-    options.add_argument("--workers", type=int, default=1, help="data-parallel workers")
+    options.add_argument(
+        "--workers",
+        type=_workers,
+        default=(None, 1),
+        metavar="N or MIN:MAX",
+        help="data-parallel workers; MIN:MAX where machines come and go",
+    )
     options.add_argument("--gpu", action="store_true", help="one GPU for every worker")
     options.add_argument("--cpus-per-worker", type=int, default=1)
     options.add_argument(
@@ -240,6 +247,20 @@ def numbers(kind: type[Number], least: Number) -> Callable[[str], tuple[Number, 
     return parse
 
 
+def _workers(given: str) -> tuple[int | None, int]:
+    """The fewest workers, if a range is given, and the most."""
+    least, colon, most = given.rpartition(":")
+    try:
+        return (int(least) if colon else None), int(most)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{given}: give a number, or MIN:MAX") from None
+
+
+def _workers_text(execution: Execution) -> str:
+    least = execution.least_workers
+    return f"{execution.workers}" if least is None else f"{least}:{execution.workers}"
+
+
 def _number(word: str, kind: type[Number]) -> Number | None:
     try:
         return kind(word)
@@ -249,7 +270,7 @@ def _number(word: str, kind: type[Number]) -> Number | None:
 
 def arguments_of(presets: str, execution: Execution, overrides: Sequence[str]) -> tuple[str, ...]:
     """The command line that `parser` reads this from."""
-    arguments = ["--preset", presets, "--store", execution.store, "--workers", str(execution.workers)]
+    arguments = ["--preset", presets, "--store", execution.store, "--workers", _workers_text(execution)]
     arguments += ["--cpus-per-worker", str(execution.cpus_per_worker)]
     arguments += ["--checkpoint-every-s", str(execution.checkpoint_every_s)]
     arguments += ["--gpu"] * execution.gpu

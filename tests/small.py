@@ -57,7 +57,7 @@ def job_of(module: Trainable, config: TrainConfig, train: Rows, valid: Rows) -> 
 
 def quiet() -> Hooks:
     """Hooks that do nothing."""
-    return Hooks(lambda values: None, lambda state, module, optimizer: None, lambda: False)
+    return Hooks(lambda values: None, lambda state, module, optimizer: None)
 
 
 def fresh() -> TrainState:

@@ -25,7 +25,7 @@ from davam.train.stages import build_job, stage_one_module
 from davam.train.state import TrainState
 
 SCORE_ROWS = 64
-QUIET = Hooks(lambda values: None, lambda state, module, optimizer: None, lambda: False)
+QUIET = Hooks(lambda values: None, lambda state, module, optimizer: None)
 CLASSIFIER_DIM, CLASSIFIER_LR, CLASSIFIER_EPOCHS, CLASSIFIER_BATCH_ROWS = 64, 0.005, 20, 32
 
 

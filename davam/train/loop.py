@@ -28,11 +28,15 @@ CHECK_EVERY_STEPS = 10  # how often the workers ask rank 0 whether to save and w
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls outside itself. `due` (asked on rank 0 only) says whether it is time to save."""
+    """What the loop calls outside itself. `due` (asked on rank 0 only) says whether it is time to save, `listens` (the
+    same) whether it is time to ask `warned`, which all workers are asked together: whether one of them is about to lose
+    its machine, and what there is should be saved now."""
 
     report: Callable[[dict[str, float]], None]
     save: Callable[[TrainState, Trainable, torch.optim.Optimizer], None]
-    due: Callable[[], bool]
+    due: Callable[[], bool] = lambda: False
+    listens: Callable[[], bool] = lambda: False
+    warned: Callable[[], bool] = lambda: False
 
 
 def train(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, hooks: Hooks) -> TrainState:
@@ -105,8 +109,14 @@ def _run_epoch(
                     **state.epoch_sums,
                 }
             )
-            if state.step < len(plan) and comm.on_rank_zero(hooks.due, job.device):
+            if state.step < len(plan) and _must_save(hooks, job.device):
                 hooks.save(state, job.module, optimizer)
+
+
+def _must_save(hooks: Hooks, device: torch.device) -> bool:
+    if comm.on_rank_zero(hooks.due, device):
+        return True
+    return comm.on_rank_zero(hooks.listens, device) and hooks.warned()
 
 
 def _close_epoch(

@@ -16,7 +16,7 @@ from davam.nn.choice import ANCESTRAL
 from davam.nn.priors import LstmPriorConfig, PixelCnnConfig, build_prior
 from davam.recipe import TrainConfig
 from davam.train import comm
-from davam.train.loop import Hooks, evaluate, train
+from davam.train.loop import CHECK_EVERY_STEPS, Hooks, evaluate, train
 from davam.train.optim import build_optimizer
 from davam.train.state import TrainState, load_state, save_state
 from davam.train.step import Job
@@ -258,3 +258,30 @@ def test_stage_two_learns_and_leaves_the_model_alone() -> None:
     # Three equally likely rows: their entropy is ln 3.
     assert state.best_objective == pytest.approx(1.0986, abs=0.15)
     assert state.best_objective >= 1.0986 - 1e-4
+
+
+def test_a_warning_is_heeded_at_once_and_not_asked_for_every_time() -> None:
+    """With a save at every warning, and warnings asked for at every other occasion."""
+    config, asked, saved = adamw(2, 3), list[bool](), list[tuple[int, int]]()
+    turns = iter([False, True] * 50)
+    model = small_davam()
+    job = job_of(model, config, random_rows(130), random_rows(11, seed=9))
+
+    def warned() -> bool:
+        asked.append(True)
+        return len(asked) == 2
+
+    hooks = Hooks(
+        lambda values: None,
+        lambda state, module, optimizer: saved.append((state.epoch, state.step)),
+        listens=lambda: next(turns),
+        warned=warned,
+    )
+    train(job, build_optimizer(model, config), fresh(), hooks)
+    steps = -(-130 // config.batch_rows)
+    occasions = 2 * ((steps - 1) // CHECK_EVERY_STEPS)
+    assert len(asked) == occasions // 2 >= 2
+    ends = [(1, 0), (2, 0)]
+    assert len(saved) == 3
+    assert [place for place in saved if place in ends] == ends
+    assert (set(saved) - set(ends)).pop()[1] % CHECK_EVERY_STEPS == 0

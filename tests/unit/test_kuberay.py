@@ -263,7 +263,9 @@ def test_gpus_are_asked_for_where_there_are_some(overlay: str, docs: Documents) 
         gpus = {end: worker["resources"][end].get("nvidia.com/gpu") for end in ("requests", "limits")}
         assert gpus == dict.fromkeys(("requests", "limits"), None if machine == "cpu" else "1")
         assert worker["image"].endswith("-cpu" if machine == "cpu" else "-gpu")
-        assert environment(doc, "head")["DAVAM_WORKERS"] == "--workers 4 --wait-for-nodes-s 900" + (" --gpu" if machine != "cpu" else "")
+        assert environment(doc, "head")["DAVAM_WORKERS"] == "--workers 4 --wait-for-nodes-s 900" + (
+            " --gpu" if machine != "cpu" else ""
+        )
         tolerated = {item["key"] for item in templates["workers"]["spec"].get("tolerations", [])}
         spot = {"cloud.google.com/gke-spot"} if machine == "spot" else set()
         assert tolerated == (set() if machine == "cpu" else {"nvidia.com/gpu"}) | spot
