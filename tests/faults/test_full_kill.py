@@ -1,5 +1,5 @@
-"""The whole pipeline, hit in the middle of each kind of work: a driver that is killed, a machine that goes. It ends with
-what the unbroken run ends with."""
+"""The whole pipeline, hit in the middle of each kind of work: a driver that is killed, a machine that goes. It ends
+with what the unbroken run ends with."""
 
 import os
 import random
