@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
+from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -67,6 +69,14 @@ def kill_actor(driver: int, moment: random.Random) -> bool:
     if actors:
         os.kill(moment.choice(actors).pid, signal.SIGKILL)
     return bool(actors)
+
+
+def two_nodes(cluster: Cluster) -> list[Any]:
+    """The cluster's nodes beside its head: always two of two CPUs."""
+    while len(cluster.worker_nodes) < 2:
+        cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    return sorted(cluster.worker_nodes, key=lambda node: node.unique_id)
 
 
 def _children(pid: int) -> list[psutil.Process]:

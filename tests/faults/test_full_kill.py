@@ -7,9 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -19,7 +17,7 @@ from safetensors.torch import load_file
 
 from davam.data.artifacts import Store
 from davam.data.lease import leases
-from tests.programs import ROOT, SMALL, run
+from tests.programs import ROOT, SMALL, run, two_nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 SETTINGS = [*SMALL, "data.train_rows=3000", "samples.rows=3000"]
@@ -94,26 +92,6 @@ def wait_for(stage: str, store: Path, process: subprocess.Popen[str]) -> None:
             return
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    beats = {
-        "health_check_initial_delay_ms": 500,
-        "health_check_period_ms": 500,
-        "health_check_failure_threshold": 3,
-    }
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": beats})
-    yield made
-    made.shutdown()
-
-
-def two_nodes(cluster: Cluster) -> list[Any]:
-    """The cluster's nodes beside its head: always two of two CPUs."""
-    while len(cluster.worker_nodes) < 2:
-        cluster.add_node(num_cpus=2)
-    cluster.wait_for_nodes()
-    return sorted(cluster.worker_nodes, key=lambda node: node.unique_id)
 
 
 @pytest.mark.parametrize("stage", ["stage_one", "codes", "stage_two", "samples"])

@@ -6,10 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -18,7 +17,7 @@ from ray.cluster_utils import Cluster
 import davam
 from davam.data import grammar
 from davam.generation.corpus import read_corpus
-from tests.programs import ROOT, kill_actor
+from tests.programs import ROOT, kill_actor, two_nodes
 
 ROWS = 6_000
 ROUNDS = pytest.mark.parametrize("round_index", range(20))
@@ -102,26 +101,6 @@ def test_an_actor(round_index: int, model: Path, unbroken: pa.Table, tmp_path: P
         time.sleep(0.05)
     finish(process, lambda: started(model, tmp_path))
     check(tmp_path, unbroken)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    beats = {
-        "health_check_initial_delay_ms": 500,
-        "health_check_period_ms": 500,
-        "health_check_failure_threshold": 3,
-    }
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": beats})
-    yield made
-    made.shutdown()
-
-
-def two_nodes(cluster: Cluster) -> list[Any]:
-    """The cluster's nodes beside its head: always two of two CPUs."""
-    while len(cluster.worker_nodes) < 2:
-        cluster.add_node(num_cpus=2)
-    cluster.wait_for_nodes()
-    return sorted(cluster.worker_nodes, key=lambda node: node.unique_id)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
