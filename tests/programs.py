@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -71,7 +70,7 @@ def kill_actor(driver: int, moment: random.Random) -> bool:
     return bool(actors)
 
 
-def two_nodes(cluster: Cluster) -> list[Any]:
+def two_nodes(cluster: Any) -> list[Any]:
     """The cluster's nodes beside its head: always two of two CPUs."""
     while len(cluster.worker_nodes) < 2:
         cluster.add_node(num_cpus=2)
