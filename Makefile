@@ -33,7 +33,7 @@ lint: .venv/.stamp  ## Style, format and types.
 	$(PYTHON) -m mypy
 
 test: lint  ## Lint and all fast tests.
-	$(PYTHON) -m pytest -q -m 'not slow'
+	$(PYTHON) -m pytest -q -m 'not slow' --durations=10
 
 soak: .venv/.stamp  ## The long tests, with a real S3 server.
 	@$(PYTHON) $(PIP_INSTALL) -c constraints.txt -e '.[dev,soak]'

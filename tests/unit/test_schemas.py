@@ -28,6 +28,7 @@ COLUMNS = {
         "reconstruction",
         "tokens_matched",
     ],
+    "frozen/1": ["id", "text", "label"],
     "draws/1": ["setting", "id", "text"],
     "judged/1": ["setting", "id", "text", "nats", "tokens"],
     "candidates/2": [
