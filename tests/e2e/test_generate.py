@@ -111,6 +111,7 @@ def test_what_is_refused_before_any_work(
     assert "no/such: no model here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_filter_that_rejects_everything_stops_and_is_named(model: str, tmp_path: Path) -> None:
     arguments = ["--model", model, "--store", str(tmp_path), "--rows", "500", "filters.min_tokens=90"]
     done = run(*arguments, "filters.drop=[too_short]", "--workers", "2", script="generate")
