@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.metrics import SHOWN, StageMetrics
 from cluster.session import unique_name
@@ -57,7 +58,10 @@ def progress(what: str, total: float, unit: str) -> Iterator[Any]:
 
     The actor's `done` is measured against the total; the values that start with `SHOWN` follow as they are.
     """
-    counter = Counter.options(name=unique_name("progress")).remote(what, total, unit)  # type: ignore[attr-defined]
+    # Beside the driver: on another machine it would be lost with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    named = Counter.options(name=unique_name("progress"), scheduling_strategy=here)  # type: ignore[attr-defined]
+    counter = named.remote(what, total, unit)
     stop = threading.Event()
     thread = threading.Thread(target=_print_until, args=(counter, what, total, unit, stop), daemon=True)
     thread.start()
