@@ -5,16 +5,14 @@ makes of them.
 """
 
 import hashlib
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from davam import api
 from davam.data import fs
-from davam.data.artifacts import Attempt, Manifest, Store, read_tables
+from davam.data.artifacts import Attempt, Manifest, Store, parquet_bytes, read_tables
 from davam.data.schemas import SCHEMAS
 from davam.data.tokenizer import EOS_ID, UNK, UNK_ID
 from davam.errors import DataError
@@ -35,10 +33,8 @@ def freeze(store: Store, channel: str, tokens: Manifest, labelled: bool) -> None
     labels = [""] * len(rows)
     if labelled:
         labels = store.read_table(tokens, "labels/1", split="test").sort_by("id")["label"].to_pylist()
-    buffer = io.BytesIO()
     table = rows.append_column("label", pa.array(labels, pa.string())).cast(SCHEMAS["frozen/1"])
-    pq.write_table(table, buffer, compression="zstd")
-    fs.create_bytes(frozen_uri(store.uri, channel), buffer.getvalue())
+    fs.create_bytes(frozen_uri(store.uri, channel), parquet_bytes(table))
 
 
 def frozen_stage(model_uri: str, model_sha256: str, uri: str) -> Stage:

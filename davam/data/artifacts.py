@@ -272,9 +272,14 @@ def read_tables(uris: Sequence[str], schema: str, columns: Sequence[str] | None 
 
 def write_table(uri: str, table: pa.Table) -> None:
     """Writes the rows as one Parquet file, which is there as a whole or not at all."""
+    fs.write_bytes_atomic(uri, parquet_bytes(table))
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The rows as the content of a Parquet file."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", row_group_size=ROWS_PER_GROUP)
-    fs.write_bytes_atomic(uri, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def localize(uri: str) -> Path:

@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import fsspec
@@ -37,9 +38,17 @@ def resolve_without_markers(uri: str) -> tuple[arrow_fs.FileSystem, str]:
     file of a folder, which some servers then take for a file."""
     if not uri.startswith("s3://"):
         return resolve(uri)
-    # A listing may never be older than what another process has written.
-    filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    filesystem, path = _fsspec_of(uri)
     return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(filesystem)), path
+
+
+def _fsspec_of(uri: str) -> tuple[Any, str]:
+    try:
+        # A listing may never be older than what another process has written.
+        filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    except Exception as error:  # whatever the scheme's own package raises, or that there is none
+        raise _no_filesystem(uri, error) from None
+    return filesystem, path
 
 
 def _no_filesystem(uri: str, error: Exception) -> ConfigError:
@@ -96,14 +105,15 @@ def write_bytes_atomic(uri: str, data: bytes) -> None:
 
 def create_bytes(uri: str, data: bytes) -> bool:
     """Writes the file, all of it at once, unless it is there; whether this call wrote it. Of several calls at once, one
-    does: object stores must know conditional writes (`If-None-Match: *`).
+    does: object stores must know conditional writes (`If-None-Match: *`), which pyarrow does not, so that other schemes
+    than s3 need the scheme's own fsspec package (gcsfs for gs).
 
-    Raises ArtifactError when it cannot be written.
+    Raises ArtifactError when it cannot be written, and ConfigError without that package.
     """
     try:
         if is_local(uri):
             return _create_local(Path(resolve(uri)[1]), data)
-        filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+        filesystem, path = _fsspec_of(uri)
         filesystem.pipe_file(path, data, mode="create")
         return True
     except FileExistsError:

@@ -163,3 +163,8 @@ def test_what_cannot_be_deleted_is_said(
     monkeypatch.setattr(fs, "resolve_without_markers", lambda uri: (Silent(), uri))
     with pytest.raises(ArtifactError, match=r"cannot delete .*stays: it is still there; check permissions"):
         delete(str(tmp_path / "stays"))
+
+
+def test_creating_without_the_schemes_package_is_one_message() -> None:
+    with pytest.raises(ConfigError, match=r"^nosuch://bucket/x: no filesystem for nosuch:// \(.*; use a path, s3://"):
+        fs.create_bytes("nosuch://bucket/x", b"")
