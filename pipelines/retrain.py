@@ -25,7 +25,7 @@ from davam.data.channel import Promotion
 from davam.data.tokenizer import UNK_ID
 from davam.errors import ArtifactError, ConfigError, DavamError
 from davam.evaluate.drift import Drift, Profile, drift, profile
-from davam.evaluate.gate import Thresholds, decide
+from davam.evaluate.gate import Decision, Thresholds, decide
 from davam.evaluate.page import Page, PageTable
 from davam.nn.noise import Stream, generator
 from davam.recipe import FileData, load_recipe
@@ -120,6 +120,8 @@ def compared(
         old |= frozen_measures(run, name, champion.run)
         challenger = challenger | frozen_measures(run, name, challenger_run)
         decision = decide(old, challenger, thresholds)
+        if any(each.run == challenger_run for each in channel.promotions(run.store.uri, name)):
+            decision = Decision(False, ("It was promoted before, and the channel was moved away from it.",))
         moved = drift_of(run, champion, built["tokens"])
         changes = file_changes(listed(run.store, name, champion.run), files)
     outcome = "promoted" if decision.promote else "kept"

@@ -122,6 +122,18 @@ def test_better_is_promoted_and_worse_is_kept(lab: Lab) -> None:
     assert found["drift"]["flags"] == list(DRIFT.flags)
 
 
+def test_what_was_rolled_back_is_not_promoted_again(lab: Lab) -> None:
+    assert main(lab.arguments()) == 0
+    lab.arrive()
+    lab.ppl = 90.0
+    assert main(lab.arguments()) == 0
+    left = lab.promotions()[-1]
+    channel.rolled_back(lab.store.uri, "prod", "it stutters")
+    assert main(lab.arguments()) == 10
+    assert decision(lab, left)["reasons"] == ["It was promoted before, and the channel was moved away from it."]
+    assert len(lab.promotions()) == 3
+
+
 def test_a_dry_run_decides_and_moves_nothing(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(lab.arguments("--dry-run")) == 10
     assert "Decision: promote the challenger." in capsys.readouterr().out
