@@ -1,5 +1,6 @@
 """What a corpus will take: time, storage and money, from a few rows that were really made."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from pydantic import Field, ValidationError
 from davam.config import Frozen
 from davam.data import fs
 from davam.errors import ConfigError
+from davam.generation.corpus import HASHES, hash_bytes, most_range_rows
 
 
 class Machine(Frozen):
@@ -50,6 +52,13 @@ def forecast(probe: Probe, rows: int, workers: int, usd_per_worker_hour: float |
         "gigabytes": probe.bytes / probe.kept * rows / 1e9,
     }
     return figures if usd_per_worker_hour is None else figures | {"usd": hours * workers * usd_per_worker_hour}
+
+
+def burden(rows: int, workers: int) -> dict[str, float]:
+    """What so many rows ask of the driver, which commits range by range: how many ranges, and the memory of each check
+    that compares rows with each other."""
+    gigabytes = {f"driver_gigabytes_{name}": hash_bytes(rows, [name]) / 1e9 for name in HASHES}
+    return {"ranges": float(math.ceil(rows / most_range_rows(workers)))} | gigabytes
 
 
 def read_prices(uri: str) -> Prices:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from davam.errors import ConfigError
-from davam.generation.forecast import Machine, Probe, forecast, machine, read_prices
+from davam.generation.forecast import Machine, Probe, burden, forecast, machine, read_prices
+from pipelines.generate import check_memory, machine_bytes
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,3 +35,22 @@ def test_the_table_of_prices(tmp_path: Path) -> None:
         read_prices(str(tmp_path / "none.yaml"))
     table.write_text("machines: {mine: {usd_per_hour: 2, workers: 4}}")
     assert read_prices(str(table)).machines == {"mine": Machine(usd_per_hour=2, workers=4)}
+
+
+def test_what_rows_ask_of_the_driver() -> None:
+    asked = burden(10**10, 100)
+    assert asked == {"ranges": 2500, "driver_gigabytes_duplicate": 80, "driver_gigabytes_near_duplicate": 640}
+    assert burden(1, 1)["ranges"] == 1
+
+
+def test_more_rows_than_memory_can_compare_are_refused_at_once() -> None:
+    check_memory(10**9, ["copy", "duplicate"], 16 * 10**9)
+    check_memory(10**10, ["copy"], 1)
+    with pytest.raises(ConfigError) as refused:
+        check_memory(10**9, ["duplicate", "near_duplicate"], 16 * 10**9)
+    assert str(refused.value) == (
+        "filters.drop names duplicate and near_duplicate, whose hashes take 72 GB here for 1,000,000,000 rows, but "
+        "this machine has 16 GB; leave out near_duplicate, give fewer rows, or make the corpus in parts with a seed "
+        "and a --store for each"
+    )
+    assert machine_bytes() > 10**8
