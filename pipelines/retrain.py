@@ -19,22 +19,27 @@ from datetime import UTC, datetime
 from typing import Any
 
 from davam import api, config
+from davam.corpus import chunks_of
 from davam.data import channel, fs
-from davam.data.artifacts import Manifest, Store, short
+from davam.data.artifacts import Manifest, Store
 from davam.data.channel import Promotion
+from davam.data.retention import keep_last
 from davam.data.tokenizer import UNK_ID
 from davam.errors import ArtifactError, ConfigError, DavamError
 from davam.evaluate.drift import Drift, Profile, drift, profile
 from davam.evaluate.gate import Decision, Thresholds, decide
 from davam.evaluate.page import Page, PageTable
+from davam.log import say
 from davam.nn.noise import Stream, generator
-from davam.recipe import FileData, load_recipe
+from davam.recipe import FileData, Recipe, load_recipe
 from pipelines import full
 from pipelines.experiments import publish
 from pipelines.frozen import freeze, frozen_stage, frozen_uri, measures_of
-from pipelines.model import model_stage, open_model
-from pipelines.stage import Run, guarded, open_run, parser, run_stage, say
-from pipelines.tokens import TOKENS, chunks_of
+from pipelines.model import open_model
+from pipelines.stage import Run, guarded, open_run, parser, run_stage
+from pipelines.stage_one import STAGE_ONE
+from pipelines.stage_two import STAGE_TWO
+from pipelines.tokens import TOKENS
 
 WEBHOOK = "DAVAM_WEBHOOK"
 WEBHOOK_S = 10.0
@@ -70,6 +75,9 @@ class Outcome:
 def retrain(options: argparse.Namespace) -> Outcome:
     """Trains, judges and, unless it is a dry run, promotes. Raises what the stages raise."""
     run = open_retraining(options)
+    start = channel.current(run.store.uri, options.channel)
+    if options.warm_start and start is not None:
+        run = beginning_with(start, run)
     thresholds = config.validate(Thresholds, {name: getattr(options, name) for name in Thresholds.model_fields})
     built: Mapping[str, Manifest] = {}
     while True:
@@ -82,6 +90,7 @@ def retrain(options: argparse.Namespace) -> Outcome:
         if outcome.outcome != "promoted" or options.dry_run:
             return dataclasses.replace(outcome, outcome="kept")
         if promoted(run, built, options.channel, champion, outcome.reasons):
+            forget(run, options.channel, options.keep)
             return outcome
         say(f"channel {options.channel} was moved meanwhile; looking at its new model")
 
@@ -90,6 +99,8 @@ def open_retraining(options: argparse.Namespace) -> Run:
     """The run on the data as it is now. Raises ConfigError."""
     if "/" in options.channel or not options.channel:
         raise ConfigError(f"--channel {options.channel!r}: give a name, without slashes")
+    if options.keep is not None and options.keep < 1:
+        raise ConfigError(f"--keep {options.keep}: give 1, for the champion alone, or more")
     # Presets of a corpus name its files below a root; otherwise the data is all there is.
     named = isinstance(load_recipe(options.preset.split(",")).data, FileData)
     place = [f"data.root={options.data}"] if named else ["data.kind=files", f"data.train={options.data}"]
@@ -97,12 +108,31 @@ def open_retraining(options: argparse.Namespace) -> Run:
     return open_run(given, sys.argv[1:])
 
 
+def beginning_with(champion: Promotion, run: Run) -> Run:
+    """The run, but its training goes on from the champion's weights, with the champion's tokenizer."""
+    recipe = run.recipe.plain() | {"warm_start": fs.join(run.store.uri, champion.run), "pretraining": None}
+    if run.recipe.has_codes:
+        recipe["model"] |= {"continuous_epochs": 0}
+    return dataclasses.replace(run, recipe=config.validate(Recipe, recipe))
+
+
 def is_of(champion: Promotion, run: Run) -> bool:
-    """Whether the champion is the model of this recipe on this data."""
-    stage = model_stage(run.recipe)
-    return record(run.store, champion.run)["model_uri"].endswith(
-        f"/{stage.name}/{short(stage.fingerprint(run.recipe))}"
-    )
+    """Whether the champion is the model of this recipe on this data, whatever it began with."""
+    made = record(run.store, champion.run)
+    then, now = config.validate(Recipe, made["recipe"]), run.recipe
+    if learned_by(then) != learned_by(now):
+        return False
+    tokens = run.store.find(TOKENS.name, made["inputs"][TOKENS.name])
+    return tokens is not None and tokens.inputs["text"] == TOKENS.sources(now)["text"]
+
+
+def learned_by(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides on the model, but for what it began with."""
+    stages = (TOKENS, STAGE_ONE, STAGE_TWO) if recipe.has_codes else (TOKENS, STAGE_ONE)
+    used = {stage.name: stage.uses(recipe) for stage in stages}
+    used[STAGE_ONE.name]["model"].pop("continuous_epochs", None)
+    used[STAGE_ONE.name].pop("reset_decoder", None)
+    return used
 
 
 def compared(
@@ -150,6 +180,12 @@ def promoted(
         freeze(run.store, name, built["tokens"], run.recipe.data.label_column is not None)
     after = channel.following(champion, run=path, model_sha256=sha256, reasons=reasons)
     return channel.promote(run.store.uri, name, after)
+
+
+def forget(run: Run, name: str, keep: int | None) -> None:
+    """Deletes what the channel's retrainings made, but for the last models; nothing unless a number was given."""
+    for gone in [] if keep is None else keep_last(run.store.uri, name, keep):
+        say(f"deleted {fs.join(run.store.uri, gone)}, which channel {name} does not keep")
 
 
 def drift_of(run: Run, champion: Promotion, tokens: Manifest) -> Drift | None:
@@ -321,6 +357,15 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
         "--data", required=True, help="the corpus as it is now: a file, a folder or a glob, at any URI"
     )
     options.add_argument("--channel", required=True, help="what the model is promoted to, such as prod")
+    options.add_argument(
+        "--warm-start", action="store_true", help="go on from the champion's weights, with the champion's vocabulary"
+    )
+    options.add_argument(
+        "--keep",
+        type=int,
+        metavar="N",
+        help="after a promotion, delete what this channel's retrainings made but for its last N models; else keep all",
+    )
     for name, field in Thresholds.model_fields.items():
         options.add_argument(f"--{name.replace('_', '-')}", type=float, default=field.default, help=field.description)
     return options.parse_args(given)

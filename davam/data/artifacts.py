@@ -35,6 +35,7 @@ from davam.data import fs, schemas
 from davam.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+FORMAT = 1  # of a store: what manifests hold, and how their files are laid out
 ROWS_PER_GROUP = 1 << 16
 PACKAGES = ("davam", "torch", "ray", "pyarrow", "tokenizers")
 
@@ -82,6 +83,7 @@ class Manifest:
     counts: dict[str, int]
     metrics: dict[str, float]
     provenance: dict[str, Any]
+    format: int = FORMAT  # the first manifests were without it
 
     def to_json(self) -> bytes:
         """The manifest as indented JSON."""
@@ -89,7 +91,9 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes, uri: str) -> "Manifest":
-        """The manifest in the data. Raises ArtifactError when it is torn, or names files outside its artifact."""
+        """The manifest in the data. Raises ArtifactError when it is torn, of a newer format, or names files outside its
+        artifact."""
+        _refuse_newer(data, uri)
         try:
             manifest = TypeAdapter(cls).validate_json(data, strict=True)
         except ValidationError as error:
@@ -198,7 +202,7 @@ class Store:
         return manifest
 
     def list_stage(self, stage: str) -> list[Manifest]:
-        """Every committed manifest of the stage; torn ones are left out."""
+        """Every committed manifest of the stage; torn and newer ones are left out."""
         folder = fs.join(self.uri, "artifacts", stage)
         found = []
         for path, _ in fs.list_files(folder):
@@ -282,14 +286,14 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def localize(uri: str) -> Path:
+def localize(uri: str, only: str = "") -> Path:
     """A local folder with the files of an artifact's attempt, or of a plain folder: itself when it is local, else a
-    verified copy in the cache ($DAVAM_CACHE, or ~/.cache/davam)."""
+    verified copy in the cache ($DAVAM_CACHE, or ~/.cache/davam), of those files alone whose path begins so."""
     manifest = read_manifest(uri)
     source = uri if manifest is None else fs.join(uri, manifest.attempt)
     if fs.is_local(source):
         return Path(fs.resolve(source)[1])
-    listing = fs.list_files(source)
+    listing = [(path, size) for path, size in fs.list_files(source) if path.startswith(only)]
     if not listing:
         raise ArtifactError(f"{uri}: no files here; give a model folder, an artifact or a run")
     key = hashlib.sha256(json.dumps([source, listing]).encode()).hexdigest()[:16]
@@ -349,6 +353,20 @@ def _git() -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _refuse_newer(data: bytes, uri: str) -> None:
+    """Looks at nothing but the format: a newer program's manifest may have any other keys."""
+    try:
+        values = json.loads(data)
+    except ValueError:
+        return
+    found = values.get("format") if isinstance(values, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise ArtifactError(
+            f"{uri} is of format {found}, and this version of davam reads no newer one than {FORMAT}; update davam, or "
+            "give another --store"
+        )
 
 
 def _is_below(path: str) -> bool:

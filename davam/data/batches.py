@@ -97,7 +97,7 @@ def take_slice(rows: Rows, batch: Indices, rank: int = 0, world: int = 1) -> Bat
     width = -(-len(batch) // world)
     mine = batch[rank::world]
     index = np.concatenate([mine, np.repeat(batch[:1], width - len(mine))])
-    lengths = rows.lengths[index]
+    lengths = rows.start[index + 1] - rows.start[index]  # not all lengths, of which there may be very many
     tokens = np.zeros((len(index), int(lengths.max())), dtype=np.int64)
     for row, i in enumerate(index):
         tokens[row, : lengths[row]] = rows.flat[rows.start[i] : rows.start[i + 1]]

@@ -46,6 +46,12 @@ def promotions(store_uri: str, name: str) -> list[Promotion]:
     return [_read(_uri(store_uri, name, number)) for number in numbers]
 
 
+def names(store_uri: str) -> list[str]:
+    """The channels of a store."""
+    paths = fs.list_files(fs.join(store_uri, "channels"))
+    return sorted({path.partition("/")[0] for path, _ in paths})
+
+
 def current(store_uri: str, name: str) -> Promotion | None:
     """What the channel points to, or nothing."""
     found = promotions(store_uri, name)
@@ -71,7 +77,8 @@ def following(last: Promotion | None, **values: Any) -> Promotion:
 
 
 def rolled_back(store_uri: str, name: str, reason: str) -> Promotion:
-    """Makes the channel point to the model that it pointed to before the present one, and says which that is.
+    """Makes the channel point to the model that it pointed to before the present one and that is still kept, and says
+    which that is.
 
     Raises ArtifactError where there is none, and where somebody else moved the channel at the same time.
     """
@@ -79,9 +86,15 @@ def rolled_back(store_uri: str, name: str, reason: str) -> Promotion:
     if not history:
         raise ArtifactError(f"{_folder(store_uri, name)}: no promotion; there is no such channel, see `davam status`")
     origin = _origin(history, history[-1])
-    earlier = [each for each in history if each.repeats is None and each.number < origin.number]
+    earlier = [
+        each
+        for each in history
+        if each.repeats is None and each.number < origin.number and fs.exists(fs.join(store_uri, each.run, "run.json"))
+    ]
     if not earlier:
-        raise ArtifactError(f"{_folder(store_uri, name)}: nothing came before {origin.run}; promote another model")
+        raise ArtifactError(
+            f"{_folder(store_uri, name)}: nothing that is kept came before {origin.run}; promote another model"
+        )
     back = dataclasses.replace(
         earlier[-1],
         number=history[-1].number + 1,

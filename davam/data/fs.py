@@ -181,7 +181,9 @@ def _deleting(uri: str) -> Iterator[None]:
 
 
 def _unwritable(uri: str, error: OSError) -> ArtifactError:
-    return ArtifactError(f"cannot write {uri}: {error}; check permissions and free space, or choose another --store")
+    return ArtifactError(
+        f"cannot write {uri}: {error}; check permissions, credentials and free space, or choose another --store"
+    )
 
 
 def _replace_local(path: Path, data: bytes) -> None:

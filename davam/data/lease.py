@@ -77,7 +77,8 @@ def held(store_uri: str, name: str, job: str, waiting: Callable[[Holder], None])
     finally:
         stop.set()
         thread.join()
-        _write(uri, dataclasses.replace(holder, released=True))
+        with contextlib.suppress(ArtifactError):  # it is lost in a minute, and the error inside says more
+            _write(uri, dataclasses.replace(holder, released=True))
 
 
 def leases(store_uri: str) -> list[Lease]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from davam.data import fs
 from davam.data.artifacts import MANIFEST, Store, short
-from davam.data.channel import current
+from davam.data.channel import current, names
 from davam.data.lease import Lease, is_gone, leases
 
 MOST_RUNS = 5
@@ -30,7 +30,7 @@ def status(store_uri: str) -> list[str]:
     for plan in plans:
         lines += _run_lines(store_uri, plan, held)
     lines += [f"working   {name}: {_said(lease)}" for name, lease in held.items() if name not in planned]
-    for name in _channels(store_uri):
+    for name in names(store_uri):
         promotion = current(store_uri, name)
         if promotion is not None:
             lines.append(
@@ -70,8 +70,3 @@ def _plans(store_uri: str) -> list[Plan]:
         values = json.loads(fs.read_bytes(fs.join(folder, path)))
         found.append(Plan(values["created_utc"], values["stages"], tuple(values["arguments"])))
     return found
-
-
-def _channels(store_uri: str) -> list[str]:
-    paths = fs.list_files(fs.join(store_uri, "channels"))
-    return sorted({path.partition("/")[0] for path, _ in paths})

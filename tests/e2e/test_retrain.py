@@ -79,16 +79,21 @@ def test_a_week_of_retraining(tmp_path: Path) -> None:
     flags = decision(drifted, store)["drift"]["flags"]  # type: ignore[index]
     assert any(flag.startswith("unknown words: ") for flag in flags)
 
-    # Killed as soon as it has decided; the next one comes to the same decision.
+    # Killed as soon as it has decided; the next one comes to the same decision. Both go on from the champion.
     write(data, "wednesday.txt", grammar.sample_sentences(8_000, seed=4))
     known = set((store / "decisions" / "prod").glob("*.json"))
-    killed("retrain", arguments(store, data), lambda: set((store / "decisions" / "prod").glob("*.json")) - known)
+    warm = ("--warm-start", "--keep", "2")
+    killed("retrain", arguments(store, data, *warm), lambda: set((store / "decisions" / "prod").glob("*.json")) - known)
     after = channel.promotions(str(store), "prod")
-    again = retrained(store, data)
+    again = retrained(store, data, *warm)
     assert "  build  " not in again.stderr
     run_path = again.stdout.splitlines()[-1].split()[1]
     last = channel.promotions(str(store), "prod")
     assert (again.returncode == 0) == (len(last) > len(after))
     assert len([each for each in last if each.run == run_path]) <= 1
+    begun = json.loads((store / run_path / "run.json").read_text())["recipe"]["warm_start"]
+    assert begun == str(store / after[-1].run)
+    if again.returncode == 0:
+        assert len(list((store / "runs").iterdir())) == 2
 
     api.load(str(store / "channels" / "prod")).sample(2)

@@ -212,6 +212,28 @@ def test_json_of_another_layout_is_refused(content: bytes) -> None:
         Manifest.from_json(content, "s3://b/manifest.json")
 
 
+def test_an_artifact_of_a_newer_format_is_left_alone(store: Store) -> None:
+    """Whatever else its manifest holds: it is neither called torn nor built again in its place."""
+    built(store, [0])
+    for more in ({}, {"inputs": [], "shards": 3}):
+        rewrite(store, format=2, **more)
+        with pytest.raises(ArtifactError) as caught:
+            store.find("codes", IDENTITY)
+        assert str(caught.value) == (
+            f"{manifest_uri(store)} is of format 2, and this version of davam reads no newer one than 1; update davam, "
+            "or give another --store"
+        )
+        assert store.list_stage("codes") == []
+
+
+def test_a_manifest_from_before_formats_were_counted_is_read(disk: Store) -> None:
+    manifest = built(disk, [0])
+    values = json.loads(fs.read_bytes(manifest_uri(disk)))
+    del values["format"]
+    fs.write_bytes_atomic(manifest_uri(disk), json.dumps(values).encode())
+    assert disk.find("codes", IDENTITY) == manifest
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../secrets", "x/../../y", "s3://other/part.parquet", ".."])
 def test_a_manifest_cannot_lead_out_of_its_artifact(disk: Store, path: str) -> None:
     entry = {"path": path, "bytes": 1, "sha256": "0" * 64, "rows": 1, "split": None}
@@ -264,7 +286,7 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as caught:
         store.probe_writable()
     assert str(caught.value).startswith(f"cannot write {store.uri}/.probe")
-    assert str(caught.value).endswith("check permissions and free space, or choose another --store")
+    assert str(caught.value).endswith("check permissions, credentials and free space, or choose another --store")
 
 
 def test_a_probe_leaves_nothing_behind(store: Store) -> None:
@@ -299,6 +321,15 @@ def test_a_remote_artifact_is_copied_once(remote: Store, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(artifacts, "_download", refuse)
     assert localize(artifact) == folder
+
+
+def test_of_a_remote_artifact_a_part_can_be_copied_alone(remote: Store) -> None:
+    attempt = remote.new_attempt("codes", IDENTITY)
+    for path in ("weights/part-0.parquet", "tokenizer/part-0.parquet"):
+        write_codes(attempt, path, [0])
+    commit(remote, attempt)
+    folder = localize(remote.artifact_uri("codes", IDENTITY), "tokenizer")
+    assert [path for path, _ in fs.list_files(str(folder))] == ["tokenizer/part-0.parquet"]
 
 
 def test_a_remote_file_of_another_hash_is_refused_and_not_cached(remote: Store, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     with pytest.raises(ArtifactError) as caught:
         fs.write_bytes_atomic(uri, b"new")
     assert str(caught.value) == (
-        f"cannot write {uri}: [Errno 28] No space left on device; check permissions and free space, "
+        f"cannot write {uri}: [Errno 28] No space left on device; check permissions, credentials and free space, "
         "or choose another --store"
     )
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"old")]

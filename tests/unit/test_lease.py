@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def leave(store: Path, holder: Holder, generation: int = 1) -> None:
 
 
 ELSEWHERE = Holder("another/pid:[1]", 12, "", "2026-01-01 00:00:00", beats=3)
+WRONG_CLOCKS = pytest.mark.parametrize("ahead", [timedelta(hours=-9), timedelta(hours=9)], ids=["behind", "ahead"])
+
+
+def by_a_clock(ahead: timedelta) -> Holder:
+    """A holder on another machine, whose clock is so far ahead of this one's."""
+    return dataclasses.replace(ELSEWHERE, since_utc=f"{datetime.now(UTC) + ahead:%Y-%m-%d %H:%M:%S}")
 
 
 def test_of_many_at_once_one_creates_the_file(tmp_path: Path) -> None:
@@ -102,8 +109,9 @@ def test_a_killed_holder_of_this_machine_is_not_waited_for(tmp_path: Path) -> No
         assert leases(str(tmp_path))[0].generation == 2
 
 
-def test_a_lease_that_nobody_renews_is_taken_over_whatever_its_clock_said(tmp_path: Path) -> None:
-    leave(tmp_path, dataclasses.replace(ELSEWHERE, since_utc="2126-01-01 00:00:00"))
+@WRONG_CLOCKS
+def test_a_lease_that_nobody_renews_is_taken_over_whatever_its_clock_said(tmp_path: Path, ahead: timedelta) -> None:
+    leave(tmp_path, by_a_clock(ahead))
     waited: list[Holder] = []
     began = time.monotonic()
     with held(str(tmp_path), "work", "", waited.append):
@@ -112,8 +120,12 @@ def test_a_lease_that_nobody_renews_is_taken_over_whatever_its_clock_said(tmp_pa
     assert [holder.machine for holder in waited] == ["another/pid:[1]"]
 
 
-def test_a_lease_that_is_renewed_elsewhere_is_not_taken(tmp_path: Path) -> None:
-    leave(tmp_path, ELSEWHERE)
+@WRONG_CLOCKS
+def test_a_lease_that_is_renewed_elsewhere_is_not_taken_whatever_its_clock_says(
+    tmp_path: Path, ahead: timedelta
+) -> None:
+    holder = by_a_clock(ahead)
+    leave(tmp_path, holder)
     taken = threading.Event()
 
     def second() -> None:
@@ -124,9 +136,9 @@ def test_a_lease_that_is_renewed_elsewhere_is_not_taken(tmp_path: Path) -> None:
     thread.start()
     for beats in range(4, 14):
         time.sleep(0.1)
-        leave(tmp_path, dataclasses.replace(ELSEWHERE, beats=beats))
+        leave(tmp_path, dataclasses.replace(holder, beats=beats))
     assert not taken.is_set()
-    leave(tmp_path, dataclasses.replace(ELSEWHERE, released=True))
+    leave(tmp_path, dataclasses.replace(holder, released=True))
     thread.join(5)
     assert taken.is_set()
 
@@ -135,6 +147,20 @@ def test_an_error_inside_releases_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="inside"), held(str(tmp_path), "work", "", lambda holder: None):
         raise ValueError("inside")
     assert leases(str(tmp_path)) == []
+
+
+def test_a_store_that_is_away_in_the_end_does_not_hide_the_error_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(uri: str, data: bytes) -> None:
+        raise ArtifactError(f"cannot write {uri}: ExpiredToken")
+
+    def fails() -> None:
+        monkeypatch.setattr(fs, "write_bytes_atomic", away)
+        raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"), held(str(tmp_path), "work", "", lambda holder: None):
+        fails()
 
 
 def test_what_is_no_lease_is_named(tmp_path: Path) -> None:

@@ -10,15 +10,18 @@ from typing import Any
 
 import pytest
 
-from davam.data import channel
+from davam.data import channel, fs
 from davam.data.artifacts import Manifest, Store
+from davam.data.tokenizer import TextTokenizer
 from davam.errors import ArtifactError, ConfigError
 from davam.evaluate.drift import Drift
+from davam.families.davam import DavamConfig
 from davam.recipe import FileData
 from pipelines import full, retrain
 from pipelines.model import model_stage
 from pipelines.retrain import WEBHOOK, file_changes, main, open_retraining, parsed
 from pipelines.stage import Run
+from pipelines.tokens import TOKENS
 from tests.unit.test_gate import GOOD
 
 DRIFT = Drift({"words": (0.4, 0.01)}, (0.3, 0.0), ("words: 0.400 nats from the old text, where chance makes 0.010",))
@@ -57,20 +60,31 @@ class Lab:
         model_uri = run.store.artifact_uri(stage.name, identity)
         folder = Path(model_uri)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        for name in ("config.json", "model.safetensors"):
             (folder / name).write_text(identity)
+        TextTokenizer.fit_words({"dog": 1}, None, 1).save(folder)
         self.ppl_of.setdefault(f"runs/{identity[:12]}", self.ppl)
-        manifests = {
-            name: Manifest(name, identity, 1, "a", "", {}, {}, (), {}, dict(measures), {})
-            for name, measures in (
-                ("evaluate", GOOD | self.measures),
-                ("faithfulness", {}),
-                ("tokens", {}),
-                ("report", {}),
-            )
+        tokens = self.tokens(run)
+        inputs = {TOKENS.name: tokens.fingerprint, stage.name: identity}
+        manifests = {TOKENS.name: tokens} | {
+            name: Manifest(name, identity, 1, "a", "", {}, inputs, (), {}, dict(measures), {})
+            for name, measures in (("evaluate", GOOD | self.measures), ("faithfulness", {}), ("report", {}))
         }
-        run.store.write_run(manifests["report"], {"model_uri": model_uri, "metrics": GOOD | self.measures})
+        run.store.write_run(manifests["report"], {"model_uri": model_uri, "recipe": run.recipe.plain()})
         return manifests
+
+    def tokens(self, run: Run) -> Manifest:
+        attempt = run.store.new_attempt(TOKENS.name, TOKENS.fingerprint(run.recipe))
+        fs.write_bytes_atomic(fs.join(attempt.uri, "tokens.txt"), b"none")
+        return run.store.commit(
+            attempt,
+            version=TOKENS.version,
+            recipe=TOKENS.uses(run.recipe),
+            inputs=TOKENS.inputs(run.recipe),
+            counts={},
+            metrics={},
+            provenance={},
+        )
 
     def promotions(self) -> list[str]:
         return [each.run for each in channel.promotions(self.store.uri, "prod")]
@@ -146,6 +160,48 @@ def test_a_threshold_of_the_command_counts(lab: Lab) -> None:
     lab.ppl = 97.0
     assert main(lab.arguments("--min-gain", "0.05")) == 10
     assert main(lab.arguments("--min-gain", "0.02")) == 0
+
+
+def test_a_warm_start_goes_on_from_the_champion_and_knows_the_same_data_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = []
+
+    def build(run: Run) -> dict[str, Manifest]:
+        recipes.append(run.recipe)
+        return lab.build(run)
+
+    monkeypatch.setattr(full, "build", build)
+    assert main(lab.arguments("--warm-start")) == 0
+    lab.arrive()
+    lab.ppl = 90.0
+    assert main(lab.arguments("--warm-start")) == 0
+    assert main(lab.arguments("--warm-start")) == 10
+    assert main(lab.arguments()) == 10
+    first, second = recipes
+    assert isinstance(first.model, DavamConfig)
+    assert isinstance(second.model, DavamConfig)
+    assert (first.warm_start, first.model.continuous_epochs) == (None, 1)
+    start = fs.join(lab.store.uri, lab.promotions()[0])
+    assert (second.warm_start, second.model.continuous_epochs) == (start, 0)
+    assert main(lab.arguments("stage_two.epochs=9")) == 10, "another recipe is built, and is not better"
+    assert len(recipes) == 3
+
+
+def test_a_channel_keeps_as_many_models_as_it_is_told(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(lab.arguments()) == 0
+    for lab.ppl in (90.0, 95.0, 80.0):
+        lab.arrive()
+        main(lab.arguments("--keep", "2"))
+    first, second, third = lab.promotions()
+    left = {path.name for path in (lab.root / "store" / "runs").iterdir()}
+    assert left == {second.removeprefix("runs/"), third.removeprefix("runs/")}
+    assert f"{first}, which channel prod does not keep" in capsys.readouterr().err
+    assert channel.rolled_back(lab.store.uri, "prod", "it stutters").run == second
+    with pytest.raises(ArtifactError, match=r"nothing that is kept came before runs/"):
+        channel.rolled_back(lab.store.uri, "prod", "so does it")
+    with pytest.raises(ConfigError, match=r"^--keep 0: give 1, for the champion alone, or more$"):
+        open_retraining(parsed([*lab.arguments(), "--keep", "0"]))
 
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
