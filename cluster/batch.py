@@ -3,7 +3,9 @@
 The classes here hold a loaded model and call the library; Ray gives them tables.
 """
 
+import contextlib
 import re
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,6 +38,14 @@ LOST = (
 BLOCK_ROWS = 2048  # rows a model actor takes at a time
 
 
+@contextlib.contextmanager
+def counted(counter: Any, rows: int) -> Iterator[None]:
+    """Tells the counter of so many rows, and of the seconds that they took, once they are done."""
+    began = time.monotonic()
+    yield
+    counter.add.remote(busy_s=time.monotonic() - began, done=rows)
+
+
 class Encoder:
     """Adds the codes of each row's text."""
 
@@ -45,8 +55,8 @@ class Encoder:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Columns id, codes, length, split and, where there are any, label."""
-        codes = self.model.encode_tokens(table["tokens"].to_pylist())
-        self.counter.add.remote(done=table.num_rows)
+        with counted(self.counter, table.num_rows):
+            codes = self.model.encode_tokens(table["tokens"].to_pylist())
         columns = {
             "id": table["id"],
             "codes": pa.array(codes, SCHEMAS["codes/1"].field("codes").type),
@@ -67,9 +77,8 @@ class Sampler:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The schema `samples/2`."""
-        samples = self.model.sample_ids(table["id"].to_pylist(), seed=self.seed, sampling=self.sampling)
-        self.counter.add.remote(done=table.num_rows)
-        return samples.table()
+        with counted(self.counter, table.num_rows):
+            return self.model.sample_ids(table["id"].to_pylist(), seed=self.seed, sampling=self.sampling).table()
 
 
 class GridSampler:
@@ -84,11 +93,11 @@ class GridSampler:
     def __call__(self, table: pa.Table) -> pa.Table:
         """The schema `draws/1`."""
         parts = []
-        for setting in table["setting"].unique().to_pylist():
-            rows = table.filter(pc.equal(table["setting"], setting))
-            drawn = self.model.sample_ids(rows["id"].to_pylist(), seed=self.seed, sampling=self.samplings[setting])
-            parts.append(rows.append_column("text", pa.array(drawn.texts, pa.string())))
-        self.counter.add.remote(done=table.num_rows)
+        with counted(self.counter, table.num_rows):
+            for setting in table["setting"].unique().to_pylist():
+                rows = table.filter(pc.equal(table["setting"], setting))
+                drawn = self.model.sample_ids(rows["id"].to_pylist(), seed=self.seed, sampling=self.samplings[setting])
+                parts.append(rows.append_column("text", pa.array(drawn.texts, pa.string())))
         return pa.concat_tables(parts).cast(SCHEMAS["draws/1"])
 
 
@@ -102,8 +111,8 @@ class Pricer:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The schema `judged/1`."""
-        costs = self.judge(table["text"].to_pylist())
-        self.counter.add.remote(done=table.num_rows)
+        with counted(self.counter, table.num_rows):
+            costs = self.judge(table["text"].to_pylist())
         priced = table.append_column("nats", pa.array(costs.nats_N, pa.float64()))
         return priced.append_column("tokens", pa.array(costs.tokens_N, pa.int32())).cast(SCHEMAS["judged/1"])
 
@@ -122,8 +131,8 @@ class Varier:
         ids, given = table["id"].to_pylist(), table["text"].to_pylist()
         labels = table["label"].to_pylist() if self.model.labels else None
         n, share, seed, sampling = (getattr(self.variation, name) for name in ("n", "share", "seed", "sampling"))
-        varied = self.model.vary(given, n, share=share, seed=seed, sampling=sampling, labels=labels, ids=ids)
-        self.counter.add.remote(done=table.num_rows)
+        with counted(self.counter, table.num_rows):
+            varied = self.model.vary(given, n, share=share, seed=seed, sampling=sampling, labels=labels, ids=ids)
         columns = {
             "id": np.repeat(ids, n),
             "variation": np.tile(np.arange(n), len(ids)),
@@ -147,9 +156,8 @@ class Scorer:
         """The schema `scores/2`."""
         tokens, texts, ids = (table[name].to_pylist() for name in ("tokens", "text", "id"))
         labels = table["label"].to_pylist() if self.model.labels else None
-        scores = self.model.score_tokens(tokens, texts, ids, self.importance_draws, labels)
-        self.counter.add.remote(done=table.num_rows)
-        return scores.table()
+        with counted(self.counter, table.num_rows):
+            return self.model.score_tokens(tokens, texts, ids, self.importance_draws, labels).table()
 
 
 def labels_of(table: pa.Table) -> dict[str, pa.ChunkedArray]:

@@ -5,7 +5,6 @@ Ray Data's own checkpoint remembers which rows of the range were written; the sa
 
 import contextlib
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -53,9 +52,8 @@ class Candidates:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The schema `candidates/2`."""
-        began = time.monotonic()
-        candidates = self.make([self.first + row for row in table["id"].to_pylist()])
-        self.counter.add.remote(busy_s=time.monotonic() - began, done=table.num_rows)
+        with batch.counted(self.counter, table.num_rows):
+            candidates = self.make([self.first + row for row in table["id"].to_pylist()])
         return candidates.set_column(0, "id", table["id"])
 
 

@@ -1,6 +1,7 @@
 """One steady progress line for long work: workers tell an actor, the driver asks it and prints."""
 
 import contextlib
+import contextvars
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.metrics import SHOWN, StageMetrics
 from cluster.session import unique_name
+from davam.log import is_json, say
 
 TERMINAL_EVERY_S = 0.5
 LOG_EVERY_S = 10.0
@@ -63,7 +65,9 @@ def progress(what: str, total: float, unit: str) -> Iterator[Any]:
     named = Counter.options(name=unique_name("progress"), scheduling_strategy=here)  # type: ignore[attr-defined]
     counter = named.remote(what, total, unit)
     stop = threading.Event()
-    thread = threading.Thread(target=_print_until, args=(counter, what, total, unit, stop), daemon=True)
+    # With the run and the stage that lines are about, which a thread does not have by itself.
+    here_too = contextvars.copy_context().run
+    thread = threading.Thread(target=here_too, args=(_print_until, counter, what, total, unit, stop), daemon=True)
     thread.start()
     try:
         yield counter
@@ -71,6 +75,12 @@ def progress(what: str, total: float, unit: str) -> Iterator[Any]:
         stop.set()
         thread.join(timeout=5)
         ray.kill(counter)
+
+
+def busy_s(counter: Any) -> float:
+    """The seconds that all who report to the counter spent on their rows."""
+    values: dict[str, float] = ray.get(counter.get.remote())
+    return values.get("busy_s", 0.0)
 
 
 def render(what: str, values: dict[str, float], total: float, unit: str, rate_per_s: float) -> str:
@@ -85,7 +95,7 @@ def render(what: str, values: dict[str, float], total: float, unit: str, rate_pe
 
 
 def _print_until(counter: Any, what: str, total: float, unit: str, stop: threading.Event) -> None:
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr.isatty() and not is_json()
     every_s = TERMINAL_EVERY_S if terminal else LOG_EVERY_S
     begun: tuple[float, float] | None = None  # when the first report came, and how far it was
     printed = ""
@@ -102,8 +112,12 @@ def _print_until(counter: Any, what: str, total: float, unit: str, stop: threadi
         begun = begun or (now, values["done"])
         rate_per_s = (values["done"] - begun[1]) / (now - begun[0]) if now > begun[0] else 0.0
         line = render(what, values, total, unit, rate_per_s)
-        if line != printed:
-            print(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
-            printed = line
+        if line == printed:
+            continue
+        if terminal:
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        else:
+            say(line, done=values["done"], total=total, per_s=round(rate_per_s, 3), unit=unit)
+        printed = line
     if terminal and printed:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)

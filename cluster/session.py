@@ -2,8 +2,8 @@
 
 import logging
 import os
+import re
 import socket
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -17,13 +17,18 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")  # stages say themselves what they do
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
+import grpc
 import ray
+from ray._private.gcs_utils import create_gcs_channel
+from ray.exceptions import AuthenticationError
 
 from davam.errors import ClusterError, ClusterFaultError
+from davam.log import SETTING, say
 from davam.recipe import Execution
 
 # No keys: all who hold the cluster's token can read what goes through Ray, and every node has its own environment.
 WORKER_ENV = (
+    SETTING,
     "OMP_NUM_THREADS",
     "RAY_DATA_DISABLE_PROGRESS_BARS",
     "RAY_TRAIN_ENABLE_PRINT_PATCH",
@@ -34,6 +39,7 @@ WORKER_ENV = (
 )
 
 
+FOUND_BY_RAY = ("auto", "local")  # addresses that name no machine
 NODES_POLL_S = 1.0
 GROWING = "; one that grows needs time for it, by --wait-for-nodes-s"
 
@@ -41,13 +47,14 @@ GROWING = "; one that grows needs time for it, by --wait-for-nodes-s"
 def connect(execution: Execution) -> None:
     """Connects to the cluster of RAY_ADDRESS, or starts Ray on this machine; does nothing when connected.
 
-    Raises ClusterError when the address does not answer, or when the workers asked for can never fit, and
-    ClusterFaultError when Ray does not start.
+    Raises ClusterError when the address does not answer or takes nobody with this token or these versions, or when the
+    workers asked for can never fit, and ClusterFaultError when Ray does not start.
     """
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS")
         if address:
             _check_reachable(address)
+            _check_token(address)
         elif execution.at_least.workers * execution.cpus_per_worker > (os.cpu_count() or 1):
             raise ClusterError(_too_many(execution.at_least, float(os.cpu_count() or 1), "this machine"))
         _start(execution, address)
@@ -131,7 +138,7 @@ def _await_nodes(execution: Execution) -> None:
             break
         line = ", ".join(f"{there.get(name, 0):g} of {count} {name}s" for name, count in total.items())
         if line != said:
-            print(f"waiting for nodes: {line}", file=sys.stderr, flush=True)
+            say(f"waiting for nodes: {line}")
             said = line
         time.sleep(NODES_POLL_S)
     # From here on the work itself holds its nodes, and idle ones may go.
@@ -142,6 +149,8 @@ def _start(execution: Execution, address: str | None) -> None:
     try:
         _init(execution, address)
     except Exception as error:  # Ray raises bare exceptions
+        if str(error).startswith("Version mismatch"):
+            raise _other_versions(str(error), address) from None
         where = f"the cluster at {address}" if address else "this machine"
         raise ClusterFaultError(
             f"Ray did not start on {where} ({(str(error).splitlines() or [type(error).__name__])[0]}); is the machine "
@@ -169,14 +178,50 @@ def _init(execution: Execution, address: str | None) -> None:
 
 def _check_reachable(address: str) -> None:
     """Ray would wait for minutes on a wrong address, so the port is tried first."""
-    if address in ("auto", "local"):
+    if address in FOUND_BY_RAY:
         return
-    parts = urlsplit(address if "://" in address else f"//{address}")
     try:
-        with socket.create_connection((parts.hostname or "", parts.port or 10001), timeout=5):
+        with socket.create_connection(_host_and_port(address), timeout=5):
             pass
     except OSError as error:
         raise ClusterError(
             f"RAY_ADDRESS={address} does not answer ({error}); start the cluster, or unset RAY_ADDRESS "
             "to run on this machine"
         ) from None
+
+
+def _check_token(address: str) -> None:
+    """Ray would try a wrong token for half a minute, and then say that there is no cluster, so it is tried first."""
+    if address in FOUND_BY_RAY:
+        return
+    host, port = _host_and_port(address)
+    with create_gcs_channel(f"{host}:{port}") as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=5)
+            return
+        except AuthenticationError as error:
+            reason = error.message
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
+                return
+            reason = error.details()
+    raise ClusterError(
+        f"the cluster at {address} takes only who has its token ({reason}); set RAY_AUTH_MODE=token, and give the "
+        "token as RAY_AUTH_TOKEN or in ~/.ray/auth_token"
+    )
+
+
+def _other_versions(mismatch: str, address: str | None) -> ClusterError:
+    (ray_there, ray_here), (python_there, python_here) = (
+        re.findall(rf"{name}: (\S+)", mismatch) for name in ("Ray", "Python")
+    )
+    return ClusterError(
+        f"the cluster at {address} has Ray {ray_there} and Python {python_there}, but this program runs with Ray "
+        f"{ray_here} and Python {python_here}; give both the same image or versions, or submit it by `ray job submit`: "
+        "jobs run with the cluster's own"
+    )
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    return parts.hostname or "", parts.port or 10001

@@ -1,8 +1,10 @@
 """Ray Data: reading a corpus, counting its words, and tokenizing it."""
 
+import time
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -60,12 +62,41 @@ class Tokenize:
         return pa.table(columns | labels_of(kept))
 
 
-def read_corpus(chunks: list[source.Chunk], columns: source.Columns, valid_share: float, test_share: float) -> Dataset:
+class Timed:
+    """Tells a counter the seconds that a function takes, from a table to a table or to several, one after the other."""
+
+    def __init__(self, function: Callable[[pa.Table], pa.Table | Iterator[pa.Table]], counter: Any) -> None:
+        self.function = function
+        self.counter = counter
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        """The function's tables; what others do between two of them does not count."""
+        began = time.monotonic()
+        made = self.function(table)
+        for part in (made,) if isinstance(made, pa.Table) else made:
+            self.counter.add.remote(busy_s=time.monotonic() - began)
+            yield part
+            began = time.monotonic()
+
+
+def mapped(rows: Dataset, function: Any, counter: Any, batch_rows: int | None = None) -> Dataset:
+    """The rows mapped by a function of tables, whose seconds the counter is told, if there is one."""
+    timed = function if counter is None else Timed(function, counter).__call__
+    return rows.map_batches(timed, batch_size=batch_rows, batch_format="pyarrow")
+
+
+def read_corpus(
+    chunks: list[source.Chunk],
+    columns: source.Columns,
+    valid_share: float,
+    test_share: float,
+    counter: Any = None,
+) -> Dataset:
     """The corpus as rows id, text, split, perhaps label; lazily, so that it is read again by each pass."""
     items = pa.Table.from_pylist([asdict(chunk) for chunk in chunks], schema=_CHUNK_SCHEMA)
     reader = ReadChunks(columns, valid_share, test_share)
     rows = ray.data.from_arrow([items.slice(i, 1) for i in range(len(items))])
-    return rows.map_batches(reader.__call__, batch_size=1, batch_format="pyarrow")
+    return mapped(rows, reader.__call__, counter, batch_rows=1)
 
 
 def tally(table: pa.Table) -> pa.Table:
@@ -85,11 +116,10 @@ def tally(table: pa.Table) -> pa.Table:
     )
 
 
-def count_corpus(rows: Dataset) -> dict[str, Tally[str]]:
+def count_corpus(rows: Dataset, counter: Any = None) -> dict[str, Tally[str]]:
     """The first pass: word counts of the training rows, row counts by split, and blank rows."""
     totals: dict[str, Tally[str]] = {what: Tally() for what in (WORD, ROWS, BLANK)}
-    counted = rows.map_batches(tally, batch_size=None, batch_format="pyarrow")
-    for table in tables(counted):
+    for table in tables(mapped(rows, tally, counter)):
         for what, key, count in zip(*(table[name].to_pylist() for name in ("what", "key", "count")), strict=True):
             totals[what][key] += count
     return totals
@@ -103,9 +133,9 @@ def training_texts(rows: Dataset) -> Iterator[str]:
                 yield text
 
 
-def tokenized(rows: Dataset, tokenizer: TextTokenizer, max_tokens: int) -> Dataset:
+def tokenized(rows: Dataset, tokenizer: TextTokenizer, max_tokens: int, counter: Any = None) -> Dataset:
     """The second pass: rows of `tokens/1` with their split."""
-    return rows.map_batches(Tokenize(tokenizer.to_json(), max_tokens).__call__, batch_size=None, batch_format="pyarrow")
+    return mapped(rows, Tokenize(tokenizer.to_json(), max_tokens).__call__, counter)
 
 
 _CHUNK_SCHEMA = pa.schema(

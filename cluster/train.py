@@ -21,13 +21,14 @@ from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig,
 from ray.train.torch import TorchTrainer
 from torch.nn.parallel import DistributedDataParallel
 
-from cluster.batch import users_error
+from cluster.batch import loss_error, users_error
 from cluster.metrics import EXPORTED, SHOWN
 from cluster.progress import progress
+from davam import log
 from davam.api import TextModel
 from davam.data import fs
 from davam.data.artifacts import Manifest
-from davam.errors import DavamError, TrainingError
+from davam.errors import ArtifactError, DavamError, TrainingError
 from davam.families.base import Trainable
 from davam.recipe import Execution, Recipe
 from davam.train.history import training_uri, write_history
@@ -70,7 +71,7 @@ def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
     with progress(task.name.partition("-")[0], total_steps, "steps") as counter:
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"task": task, "counter": counter},
+            train_loop_config={"task": task, "counter": counter, "about": log.ids()},
             scaling_config=ScalingConfig(
                 num_workers=_worker_numbers(execution), use_gpu=execution.gpu, resources_per_worker=per_worker
             ),
@@ -87,9 +88,9 @@ def run_training(task: TrainTask, total_steps: int) -> dict[str, Any]:
         )
         try:
             trainer.fit()
+            message = ray.get(counter.failure.remote())
         except Exception as error:
-            raise users_error(error) or _as_training_error(error, task) from error
-        message = ray.get(counter.failure.remote())
+            raise users_error(error) or loss_error(error) or _as_training_error(error, task) from error
     if message:
         raise TrainingError(message)
     record: dict[str, Any] = json.loads(fs.read_bytes(fs.join(task.attempt_uri, "metrics.json")))[task.stage]
@@ -108,20 +109,23 @@ def train_worker(settings: dict[str, Any]) -> None:
     not repeat what would fail again."""
     task: TrainTask = settings["task"]
     torch.set_num_threads(task.execution.cpus_per_worker)
+    rank = ray.train.get_context().get_world_rank()
     try:
-        _train_worker(task, settings["counter"])
+        with log.about(**settings["about"], rank=rank):
+            _train_worker(task, settings["counter"], rank)
     except DavamError as error:
         ray.get(settings["counter"].fail.remote(str(error)))
 
 
-def _train_worker(task: TrainTask, counter: Any) -> None:
-    rank = ray.train.get_context().get_world_rank()
+def _train_worker(task: TrainTask, counter: Any, rank: int) -> None:
     module, train_rows, valid_rows = task.build(task)
     check_enough(len(train_rows), len(valid_rows), task.recipe.model)
     place(module, task.execution.gpu)
     job = build_job(module, _data_parallel(module), train_rows, valid_rows, task.recipe, task.stage)
     optimizer = build_optimizer(module, job.config)
     state = _resume(job, optimizer)
+    # Into this process's own log: what a worker says is not what the driver says.
+    log.say(f"{task.stage}  worker {rank} begins at epoch {state.epoch}, step {state.step}")
     hooks = _hooks(task, counter, rank)
     train(job, optimizer, state, hooks)
     if rank == 0:
@@ -202,7 +206,10 @@ def _export(task: TrainTask, module: Trainable, state: TrainState) -> None:
 
 def _as_training_error(error: Exception, task: TrainTask) -> TrainingError:
     error_uri = fs.join(training_uri(task.execution.store, task.name), "error.txt")
-    fs.write_bytes_atomic(error_uri, str(error).encode())
+    try:
+        fs.write_bytes_atomic(error_uri, str(error).encode())
+    except ArtifactError as away:
+        return TrainingError(f"{task.stage} stopped: {away}; the same command goes on from the last checkpoint")
     return TrainingError(
         f"{task.stage} stopped: {reason(error)}; the whole error is in {error_uri}, "
         "and the same command goes on from the last checkpoint"

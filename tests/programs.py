@@ -64,7 +64,7 @@ def killed(script: str, arguments: Sequence[str], when: Callable[[], object]) ->
 
 def kill_actor(driver: int, moment: random.Random) -> bool:
     """Kills one of the program's model actors, if there is one now."""
-    actors = [child for child in _children(driver) if "MapWorker" in child.name()]
+    actors = [child for child in children(driver) if "MapWorker" in child.name()]
     if actors:
         os.kill(moment.choice(actors).pid, signal.SIGKILL)
     return bool(actors)
@@ -78,7 +78,8 @@ def two_nodes(cluster: Any) -> list[Any]:
     return sorted(cluster.worker_nodes, key=lambda node: node.unique_id)
 
 
-def _children(pid: int) -> list[psutil.Process]:
+def children(pid: int) -> list[psutil.Process]:
+    """All processes below that one; none where it has ended."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
