@@ -22,7 +22,7 @@ from torch import Tensor
 import davam
 from davam.card import model_card
 from davam.data import channel, fs
-from davam.data.artifacts import localize
+from davam.data.artifacts import folder_digest, localize
 from davam.data.batches import Batch, Rows, plan_in_order, take_slice, to_device
 from davam.data.labels import NO_LABELS, Labels
 from davam.data.schemas import SCHEMAS
@@ -33,7 +33,6 @@ from davam.evaluate.judge import Judge, load_causal_lm
 from davam.families import FamilyConfig, build_family
 from davam.families.codes import CodebookConfig, CodeFamily
 from davam.families.text import WIDTH_MULTIPLE, Decoded, Latents, TextFamily
-from davam.families.vae import Vae
 from davam.judging import FamilyJudge
 from davam.nn import ops
 from davam.nn.block import filled_up
@@ -41,6 +40,7 @@ from davam.nn.noise import Stream, sampling_uniforms
 from davam.nn.priors import Prior, PriorConfig, build_prior
 from davam.sampling import ANCESTRAL_SAMPLING, GREEDY, Sampling
 
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 SAMPLE_ROWS = 256
 SCORE_ROWS = 64
 
@@ -89,8 +89,8 @@ class Scores:
     """What the model makes of given sentences, one entry each; nats, with one end symbol and one end code counted.
 
     `length_nats` is what of the KL pays for the number of latents, where that has a distribution of its own.
-    `iw_nats` and the posterior's mean and log variance are of models with a single Gaussian latent; else NaN and
-    empty lists.
+    `iw_nats` is of models with a posterior to draw from, else NaN; the posterior's mean and log variance are of models
+    with a single Gaussian latent, else empty lists.
     """
 
     ids: list[int]
@@ -154,7 +154,7 @@ class TextModel:
         self.core: TextFamily = build_family(model_config, tokenizer.vocab_size, max_tokens, len(labels)).eval()
         self.prior: Prior | None = None
         if isinstance(model_config, CodebookConfig) and prior_config is not None:
-            self.prior = build_prior(prior_config, model_config.codebook_size, len(labels)).eval()
+            self.prior = build_prior(prior_config, model_config.codebook_size, len(labels), max_tokens).eval()
 
     @property
     def device(self) -> torch.device:
@@ -295,7 +295,7 @@ class TextModel:
 
     def score(self, texts: Sequence[str], importance_draws: int = 0, labels: Sequence[str] | None = None) -> Scores:
         """Rec and KL of each text in nats, its free-running reconstruction, and how many tokens of it are right in
-        their place; with draws, the importance-weighted nats of models with a single Gaussian latent. A model with
+        their place; with draws, the importance-weighted nats of models with a posterior to draw from. A model with
         labels needs one for each text, and its figures are given that."""
         return self.score_tokens(self._tokens(texts), texts, range(len(texts)), importance_draws, labels)
 
@@ -447,7 +447,7 @@ class TextModel:
         texts, matched = self._compare(batch, self._likeliest(self.core.infer(batch), batch.label_B))
         mean, logvar = (part.tolist() for part in scores.posterior) if scores.posterior else ([[]] * len(texts),) * 2
         iw = [math.nan] * len(texts)
-        if importance_draws and isinstance(self.core, Vae):
+        if importance_draws:
             iw = self.core.importance_nats(batch, importance_draws).tolist()
         latents, rec, kl = (column.tolist() for column in (scores.latents_B, scores.rec_B, scores.kl_B))
         length = [0.0] * len(texts) if scores.length_nats_B is None else scores.length_nats_B.tolist()
@@ -461,10 +461,10 @@ class TextModel:
         return self.tokenizer.decode(decoded.tokens_BS.tolist()), right_BS.sum(1).tolist()
 
     def _check_codes(self, codes: Sequence[Sequence[int]]) -> None:
-        size = self.codes.config.codebook_size
+        size, fewest, most = self.codes.config.codebook_size, self.codes.fewest_codes, self.codes.most_codes
         for index, row in enumerate(codes):
-            if not 1 <= len(row) <= self.codes.most_codes:
-                raise DataError(f"codes[{index}] has {len(row)} codes; this model decodes 1 to {self.codes.most_codes}")
+            if not fewest <= len(row) <= most:
+                raise DataError(f"codes[{index}] has {len(row)} codes; this model decodes {fewest} to {most}")
             wrong = next((code for code in row if not 0 <= code < size), None)
             if wrong is not None:
                 raise DataError(f"codes[{index}] holds {wrong}; codes are 0 to {size - 1}")
@@ -511,6 +511,11 @@ def load(path_or_uri: str | Path, device: str = "cpu") -> TextModel:
             "copy the whole model folder again"
         ) from None
     return model.to(device)
+
+
+def model_digest(uri: str) -> str:
+    """sha256, in hex, of the model that a URI names. Raises ArtifactError when there is none."""
+    return folder_digest(model_folder(uri), MODEL_FILES)
 
 
 def load_judge(name: str, download: bool = False, device: str = "cpu") -> Judge:

@@ -5,6 +5,7 @@ Data goes to stdout (or to `--out`, as Parquet), talk to stderr.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,14 +15,22 @@ import yaml
 
 from davam import api
 from davam import config as config_of
+from davam.corpus import corpus_of
 from davam.data import fs
-from davam.data.artifacts import fingerprint, read_manifest
+from davam.data.artifacts import Store, fingerprint, read_manifest
 from davam.data.channel import rolled_back
 from davam.data.status import status as status_of
 from davam.errors import DataError, DavamError
 from davam.generation.export import csv_lines, json_lines
-from davam.recipe import load_recipe
+from davam.generation.forecast import burden, forecast, machine, read_prices
+from davam.log import say
+from davam.plan.estimate import caveats, estimates, read_reference, sampling_probe, table, totals
+from davam.plan.runs import builds_of
+from davam.plan.work import work_of
+from davam.recipe import Execution, load_recipe
 from davam.sampling import Sampling
+
+TABLES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(options)
         return 0
     except DavamError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", "error")
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -133,6 +142,27 @@ def rollback(options: argparse.Namespace) -> None:
     print(f"{options.channel} {back.run}")
 
 
+def plan(options: argparse.Namespace) -> None:
+    """What a recipe will take on so many workers: seconds, bytes and, of a machine with a price, money, by stage."""
+    recipe = load_recipe(options.preset.split(","), options.overrides)
+    reference = read_reference(options.reference)
+    kind = None if options.machine is None else machine(read_prices(options.prices), options.machine)
+    workers = config_of.validate(Execution, {"workers": options.workers}).workers
+    works = work_of(recipe, corpus_of(recipe), workers)
+    found = estimates(works, builds_of(Store(options.store), recipe, options.gpu), reference)
+    print_lines(table(found))
+    usd_per_worker_hour = None if kind is None else kind.usd_per_hour / kind.workers
+    figures = totals(found, workers, usd_per_worker_hour)
+    if options.rows is not None:
+        made = forecast(sampling_probe(found), options.rows, workers, usd_per_worker_hour)
+        made |= burden(options.rows, workers)
+        figures |= {f"generate_{name}": value for name, value in made.items()}
+    for name, value in figures.items():
+        print(f"{name} {value:.6g}")
+    for line in caveats(found, recipe, reference):
+        say(line, "warning")
+
+
 def config(options: argparse.Namespace) -> None:
     """The resolved recipe as YAML, and its fingerprint on stderr."""
     recipe = load_recipe(options.preset.split(","), options.overrides).plain()
@@ -176,10 +206,28 @@ def _parser() -> argparse.ArgumentParser:
     rolling.add_argument("store", help="the store's folder or URI")
     rolling.add_argument("--channel", required=True)
     rolling.add_argument("--reason", required=True, help="why, for those who come later")
+    _plan_command(commands)
     settings = _command(commands, config)
     settings.add_argument("overrides", nargs="*", metavar="key=value")
     settings.add_argument("--preset", default="recommended", help="presets or YAML files, by commas")
     return parser
+
+
+def _plan_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    planning = _command(commands, plan)
+    planning.add_argument("overrides", nargs="*", metavar="key=value")
+    planning.add_argument("--preset", default="recommended,tiny,brief", help="presets or YAML files, by commas")
+    planning.add_argument("--store", default="davam_store", help="whose finished runs say what stages cost")
+    planning.add_argument("--workers", type=int, default=1)
+    planning.add_argument("--gpu", action="store_true", help="by runs with a GPU for every worker")
+    planning.add_argument("--rows", type=int, help="of a corpus to generate with the model afterwards")
+    planning.add_argument("--machine", help="the machine to pay for, of the table of prices")
+    planning.add_argument("--prices", default=os.path.join(TABLES, "prices.yaml"), help="a YAML table of machines")
+    planning.add_argument(
+        "--reference",
+        default=os.path.join(TABLES, "costs.yaml"),
+        help="a YAML table of costs that the store has not",
+    )
 
 
 def _command(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from davam import warm_start
 from davam.api import TextModel
 from davam.data.batches import Rows
 from davam.data.labels import Labels, as_label
@@ -58,6 +59,7 @@ def fit(texts: Sequence[str], recipe: Recipe | None = None, labels: Sequence[str
         model.training["pretraining"] = _train(autoencoder, train_rows, valid_rows, recipe, "pretraining")
         pretrained = autoencoder.state_dict()
     core = stage_one_module(recipe, tokenizer.vocab_size, len(corpus.known), pretrained)
+    warm_start.begin(core, recipe)
     model.training["stage_one"] = _train(core, train_rows, valid_rows, recipe, "stage_one")
     model.core.load_state_dict(core.state_dict())
 
@@ -65,6 +67,7 @@ def fit(texts: Sequence[str], recipe: Recipe | None = None, labels: Sequence[str
         codes = model.encode_tokens([[*row, EOS_ID] for row in corpus.tokens])
         train_codes, valid_codes = (corpus.rows(codes, split, model.prior.end_code) for split in ("train", "valid"))
         prior = stage_two_module(recipe, len(corpus.known))
+        warm_start.begin_prior(prior.prior, recipe)
         model.training["stage_two"] = _train(prior, train_codes, valid_codes, recipe, "stage_two")
         model.prior.load_state_dict(prior.prior.state_dict())
     return model
@@ -86,10 +89,12 @@ def _read(texts: Sequence[str], labels: Sequence[str] | None, tokenizer: TextTok
 
 
 def fit_tokenizer(texts: Sequence[str], recipe: Recipe) -> TextTokenizer:
-    """The recipe's tokenizer, fitted on the texts."""
+    """The recipe's tokenizer, fitted on the texts or, for a warm start, that of the model."""
     settings = recipe.tokenizer
     if not texts:
         raise DataError("no text to train on: every text is blank")
+    if recipe.warm_start is not None:
+        return warm_start.tokenizer(recipe.warm_start)
     if settings.kind == "bpe":
         return TextTokenizer.fit_bpe(texts, settings.vocab_size or 8000)
     return TextTokenizer.fit_words(count_words(texts), settings.vocab_size, settings.min_count)

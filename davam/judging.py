@@ -21,7 +21,7 @@ class FamilyJudge:
     """A model of this project with an exact likelihood. A text's tokens are those of its tokenizer and one end."""
 
     def __init__(self, core: TextFamily, tokenizer: TextTokenizer) -> None:
-        if not core.exact or core.labels:
+        if not core.exact or core.has_codes or core.labels:
             raise DataError(
                 f"a {core.kind}{' with labels' * bool(core.labels)} is no judge: it has no exact likelihood of a text "
                 "alone; give an LSTM language model without labels"

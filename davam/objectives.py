@@ -31,6 +31,11 @@ def cyclic_weight(epochs_done: float, start: float, cycle_epochs: float, rise_sh
     return start + (1 - start) * min(1.0, share_done / rise_share)
 
 
+def decayed(epochs_done: float, start: float, end: float, epochs: float) -> float:
+    """A weight or temperature that falls exponentially from `start` to `end` over the first epochs, and stays there."""
+    return float(start * (end / start) ** min(1.0, epochs_done / epochs))
+
+
 def free_bits_by_sentence(kl_BD: Tensor, target_nats: float) -> Tensor:
     """KL of the sentences above the target, 0 and without a gradient for the others, paid_B."""
     kl_B = kl_BD.sum(1)

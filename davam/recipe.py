@@ -9,6 +9,7 @@ from davam import config
 from davam.config import Frozen
 from davam.families import FamilyConfig, family_of
 from davam.families.codes import CodebookConfig
+from davam.families.davam_exact import DavamExactConfig
 from davam.families.vae import VaeConfig
 from davam.nn.priors import PriorConfig
 from davam.sampling import ANCESTRAL_SAMPLING, Sampling
@@ -120,7 +121,7 @@ class EvaluationConfig(Frozen):
     """How the test sentences are scored."""
 
     importance_draws: int = Field(
-        500, ge=1, description="posterior draws a sentence for ppl_iw, where the latent is a single Gaussian one"
+        500, ge=1, description="posterior draws a sentence for ppl_iw, where the family has a posterior to draw from"
     )
 
 
@@ -134,6 +135,9 @@ class Recipe(Frozen):
     data: DataConfig = GrammarData()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: FamilyConfig
+    warm_start: str | None = Field(
+        None, description="a model folder, run or channel whose tokenizer and weights to begin with"
+    )
     pretraining: Pretraining | None = None
     stage_one: TrainConfig
     prior: PriorConfig | None = Field(None, description="of the codes, for families that have codes")
@@ -149,6 +153,11 @@ class Recipe(Frozen):
         return family_of(self.model).has_codes
 
     @property
+    def discrete(self) -> bool:
+        """Whether the family's latents are codes, whenever their prior is learned."""
+        return family_of(self.model).discrete
+
+    @property
     def trainings(self) -> dict[str, TrainConfig]:
         """The trainings that the recipe has, by name and in order."""
         given = {name: getattr(self, name) for name in TRAININGS}
@@ -156,12 +165,15 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _quantizes_at_all(self) -> "Recipe":
-        if isinstance(self.model, CodebookConfig) and self.stage_one.epochs <= self.model.continuous_epochs:
-            raise ValueError(
-                f"stage_one.epochs={self.stage_one.epochs} with model.continuous_epochs={self.model.continuous_epochs}"
-                ": no epoch would be quantized; raise the former"
-            )
-        return self
+        if not isinstance(self.model, CodebookConfig) or self.stage_one.epochs > self.model.unfinished_epochs:
+            return self
+        given = f"stage_one.epochs={self.stage_one.epochs} with model.continuous_epochs={self.model.continuous_epochs}"
+        if not isinstance(self.model, DavamExactConfig):
+            raise ValueError(f"{given}: no epoch would be quantized; raise the former")
+        raise ValueError(
+            f"{given} and model.quantized_epochs={self.model.quantized_epochs}: no epoch would be left with codes that "
+            "stand still; raise the first"
+        )
 
     @model_validator(mode="after")
     def _blocks_fit_the_family(self) -> "Recipe":
@@ -176,6 +188,8 @@ class Recipe(Frozen):
                 raise ValueError(f"{name}.encoder_updates=aggressive: for model.kind=vae, not for {kind}")
         if self.pretraining is not None and not isinstance(self.model, VaeConfig):
             raise ValueError(f"pretraining: for model.kind=vae, not for {kind}; set pretraining=null")
+        if self.pretraining is not None and self.warm_start is not None:
+            raise ValueError("pretraining: a model with a warm_start is trained already; set pretraining=null")
         return self
 
     def plain(self) -> dict[str, Any]:

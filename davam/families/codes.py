@@ -29,35 +29,51 @@ VARY_DRAWS = 8  # of which one becomes the variation
 STATES_PER_CODE = 64  # warm-up states that k-means sees, at least, where the corpus has them
 
 
-class CodebookConfig(Frozen):
-    """The codebook and stage one's objective, Eq. (6) and (8)."""
+class CodesConfig(Frozen):
+    """How many codes there are, and the width of their vectors."""
 
     code_dim: int = Field(64, ge=1)
     codebook_size: int = Field(512, ge=2)
+
+    @property
+    def codebooks(self) -> int:
+        """How many places of a text have codes of their own; the code at place t is of codebook t mod so many."""
+        return 1
+
+
+class CodebookConfig(CodesConfig):
+    """The codebook and stage one's objective, Eq. (6) and (8)."""
+
     normalize_states: bool = Field(True, description="LayerNorm without weights before the codebook")
     ema_decay: float = Field(0.99, gt=0, lt=1)
     restart_share: float = Field(0.03, ge=0, lt=1, description="share of uniform use under which a code restarts")
-    continuous_epochs: int = Field(1, ge=1, description="warm-up without quantization, before k-means")
+    continuous_epochs: int = Field(1, ge=0, description="warm-up without quantization, before k-means")
     beta_start: float = Field(0.25, ge=0)
     beta_max: float = Field(0.25, ge=0)
     beta_ramp_epochs: float = Field(0, ge=0)
     commit_reduction: Literal["sum", "mean"] = Field("mean", description="over the code dimension D, in Eq. (8)")
 
+    @property
+    def unfinished_epochs(self) -> int:
+        """The first epochs, whose weights are no model yet: they have no codes."""
+        return self.continuous_epochs
+
 
 class CodeFamily(TextFamily):
-    """Encoder states are quantized; their codes are what a prior learns afterwards."""
+    """A model whose latents are codes under an autoregressive prior."""
 
-    objective = "rec_nats"
-    has_codes: ClassVar[bool] = True
-    #: whether the prior's end code is one among others, and not certain after a fixed number of them
-    ends_by_code: ClassVar[bool] = True
+    discrete: ClassVar[bool] = True
 
-    config: CodebookConfig
-    codebook: Codebook
+    config: CodesConfig
 
     @abstractmethod
-    def states(self, words_BT: Tensor, length_B: Tensor) -> Tensor:
-        """What is quantized: the encoder's states in code space, h_BTD, in fp32."""
+    def code_latents(self, codes_BT: Tensor, code_B: Tensor) -> Latents:
+        """What the decoder reads for given codes."""
+
+    @property
+    def fewest_codes(self) -> int:
+        """The codes of the shortest text."""
+        return 1
 
     @property
     def most_codes(self) -> int:
@@ -69,36 +85,12 @@ class CodeFamily(TextFamily):
         """One uniform number a code."""
         return self.max_tokens
 
-    def encode(self, words_BT: Tensor, length_B: Tensor) -> Tensor:
-        """The code of every state, codes_BT. Eq. (6)."""
-        return self.codebook.lookup(self.states(words_BT, length_B))
-
-    def code_latents(self, codes_BT: Tensor, code_B: Tensor) -> Latents:
-        """The vectors e_z of given codes."""
-        return Latents(self.codebook.vectors(codes_BT), code_B, codes_BT)
-
-    def infer(self, batch: Batch) -> Latents:
-        """The codes of the rows."""
-        word_B = batch.length_B - 1
-        return self.code_latents(self.encode(batch.tokens_BS[:, :-1], word_B), self.num_codes(word_B))
-
-    def between(self, latents: Latents, steps: int) -> Latents:
-        """The codes nearest to the points between the two rows' code vectors."""
-        found = super().between(latents, steps)
-        return self.code_latents(self.codebook.lookup(found.latent_BTD), found.length_B)
-
-    def row_scores(self, batch: Batch, prior: Prior | None) -> RowScores:
-        """Rec given the codes, and their -ln p(z, end): the deterministic posterior's KL to the prior, Eq. (7)."""
-        prior = self.require_prior(prior)
-        latents = self.infer(batch)
-        assert latents.codes_BT is not None
-        rec_B = self.reconstruction(batch, latents, None)[1]
-        target_BT = with_end_code(latents.codes_BT, latents.length_B, prior.end_code)
-        kl_B = prior.nll(target_BT, latents.length_B + 1, label_B=batch.label_B)
-        return RowScores(rec_B, kl_B, latents.length_B + self.ends_by_code)
-
     def check_sampling(self, sampling: Sampling) -> None:
         """The prior can be drawn from in every way."""
+
+    def barred_codes(self, sampling: Sampling) -> tuple[int, ...]:
+        """Codes that may not come: by default, every code can be decoded as the sampling asks."""
+        return ()
 
     def code_range(self, sampling: Sampling) -> tuple[int, int | None]:
         """How many codes there may be: with a code a word, as many as words."""
@@ -109,7 +101,8 @@ class CodeFamily(TextFamily):
     ) -> LatentDraw:
         """Codes and their end from the prior."""
         least, most = self.code_range(sampling)
-        drawn = self.require_prior(prior).sample(uniform_BN, sampling.prior, least, most, label_B)
+        barred = self.barred_codes(sampling)
+        drawn = self.require_prior(prior).sample(uniform_BN, sampling.prior, least, most, label_B, barred)
         width = rounded_up(int(drawn.length_B.max()), self.max_tokens)
         latents = self.code_latents(drawn.codes_BT[:, :width], drawn.length_B)
         return LatentDraw(latents, drawn.nats_B, drawn.truncated_B)
@@ -152,6 +145,50 @@ class CodeFamily(TextFamily):
             )
         return prior
 
+
+class QuantizedFamily(CodeFamily):
+    """Encoder states are quantized; their codes are what a prior learns afterwards."""
+
+    objective = "rec_nats"
+    has_codes: ClassVar[bool] = True
+    #: whether the prior's end code is one among others, and not certain after a fixed number of them
+    ends_by_code: ClassVar[bool] = True
+
+    config: CodebookConfig
+    codebook: Codebook
+
+    @abstractmethod
+    def states(self, words_BT: Tensor, length_B: Tensor) -> Tensor:
+        """What is quantized: the encoder's states in code space, h_BTD, in fp32."""
+
+    def encode(self, words_BT: Tensor, length_B: Tensor) -> Tensor:
+        """The code of every state, codes_BT. Eq. (6)."""
+        return self.codebook.lookup(self.states(words_BT, length_B))
+
+    def code_latents(self, codes_BT: Tensor, code_B: Tensor) -> Latents:
+        """The vectors e_z of given codes."""
+        return Latents(self.codebook.vectors(codes_BT), code_B, codes_BT)
+
+    def infer(self, batch: Batch) -> Latents:
+        """The codes of the rows."""
+        word_B = batch.length_B - 1
+        return self.code_latents(self.encode(batch.tokens_BS[:, :-1], word_B), self.num_codes(word_B))
+
+    def between(self, latents: Latents, steps: int) -> Latents:
+        """The codes nearest to the points between the two rows' code vectors."""
+        found = super().between(latents, steps)
+        return self.code_latents(self.codebook.lookup(found.latent_BTD), found.length_B)
+
+    def row_scores(self, batch: Batch, prior: Prior | None) -> RowScores:
+        """Rec given the codes, and their -ln p(z, end): the deterministic posterior's KL to the prior, Eq. (7)."""
+        prior = self.require_prior(prior)
+        latents = self.infer(batch)
+        assert latents.codes_BT is not None
+        rec_B = self.reconstruction(batch, latents, None)[1]
+        target_BT = with_end_code(latents.codes_BT, latents.length_B, prior.end_code)
+        kl_B = prior.nll(target_BT, latents.length_B + 1, label_B=batch.label_B)
+        return RowScores(rec_B, kl_B, latents.length_B + self.ends_by_code)
+
     def forward(self, batch: Batch, clock: Clock, noise: RowNoise | None) -> StepTerms:
         """Eq. (8): reconstruction plus weighted commitment, summed over rows; sums of the measures."""
         quantize = clock.epoch >= self.config.continuous_epochs
@@ -177,15 +214,16 @@ class CodeFamily(TextFamily):
         return StepTerms(loss_sum, sums, (h_BTD.detach(), stats))
 
     def selectable(self, epoch: int) -> bool:
-        """Weights of the continuous epochs have no codes yet."""
-        return epoch >= self.config.continuous_epochs
+        """Weights of the first epochs are no model yet."""
+        return epoch >= self.config.unfinished_epochs
 
     @torch.no_grad()
     def begin_epoch(
         self, epoch: int, batches: Callable[[], Iterable[Batch]], codes_per_step: float, seed: int, workers: Workers
     ) -> None:
-        """At the first quantized epoch: k-means on the states of its first batches, the same on all workers."""
-        if epoch != self.config.continuous_epochs:
+        """At the first quantized epoch: k-means on the states of its first batches, the same on all workers; unless the
+        model began with a codebook."""
+        if epoch != self.config.continuous_epochs or self.codebook.initialized:
             return
         wanted = STATES_PER_CODE * self.config.codebook_size
         parts, seen = [], 0.0
@@ -212,13 +250,7 @@ class CodeFamily(TextFamily):
 
     def describe(self, tally: Tensor) -> dict[str, float]:
         """Codes used, and their perplexity exp(H), over the rows that were counted."""
-        if not len(tally):
-            return {}
-        share_K = tally / tally.sum()
-        return {
-            "codes_used": float((tally > 0).sum()),
-            "code_perplexity": math.exp(-float(torch.xlogy(share_K, share_K).sum())),
-        }
+        return used_codes(tally)
 
     @torch.no_grad()
     def after_step(
@@ -248,6 +280,17 @@ class CodeFamily(TextFamily):
         return commit_weight(
             clock.epochs_done, config.continuous_epochs, config.beta_start, config.beta_max, config.beta_ramp_epochs
         )
+
+
+def used_codes(tally: Tensor) -> dict[str, float]:
+    """How many codes these counts have, and the codes' perplexity exp(H); nothing without counts."""
+    if not len(tally):
+        return {}
+    share_K = tally / tally.sum()
+    return {
+        "codes_used": float((tally > 0).sum()),
+        "code_perplexity": math.exp(-float(torch.xlogy(share_K, share_K).sum())),
+    }
 
 
 def normalized(h_BTD: Tensor, normalize: bool) -> Tensor:

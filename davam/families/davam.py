@@ -9,27 +9,28 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from davam.data.tokenizer import PAD_ID
-from davam.families.codes import CodebookConfig, CodeFamily, normalized
+from davam.families.codes import CodebookConfig, QuantizedFamily, normalized
 from davam.families.text import TextConfig
+from davam.families.transformer import TransformerParts
 from davam.nn.attention import Positions
 from davam.nn.backbones import EncoderKind, build_encoder
 from davam.nn.codebook import Codebook
-from davam.nn.decoder import attention_decoder
+from davam.nn.decoder import AttentionForm, attention_decoder
 
 
-class DavamConfig(TextConfig, CodebookConfig):
+class DavamConfig(TextConfig, CodebookConfig, TransformerParts):
     """The model of stage one and its objective, Eq. (3), (6), (8)."""
 
     kind: Literal["davam"] = "davam"
     encoder: EncoderKind = "local"
-    attention: Literal["feed", "parallel"] = Field("parallel", description="feed: additive, inside the recurrence")
-    attention_dim: int = Field(256, ge=1, description="width of the additive score; unused by `parallel`")
+    attention: AttentionForm = Field("parallel", description="feed: additive, inside the recurrence")
+    attention_dim: int = Field(256, ge=1, description="width of the additive score of `feed`")
     positions: bool = Field(True, description="one table added to the codes and to the queries")
     dropout: float = Field(0.3, ge=0, lt=1, description="on word embeddings and on the output layer's input")
     init: Literal["uniform", "fan_in"] = "fan_in"
 
 
-class Davam(CodeFamily):
+class Davam(QuantizedFamily):
     """Encoder, codebook and decoder; as a `Trainable`, stage one."""
 
     kind: ClassVar[str] = "davam"
@@ -43,13 +44,15 @@ class Davam(CodeFamily):
         super().__init__(config, vocab_size, max_tokens, labels)
         embed, hidden, dim = config.embed_dim, config.hidden_dim, config.code_dim
         self.encoder_embedding = nn.Embedding(vocab_size, embed, padding_idx=PAD_ID)
-        self.encoder = build_encoder(config.encoder, embed, hidden)
+        self.encoder = build_encoder(config.encoder, embed, hidden, config.transformer, max_tokens)
         # No bias, as in the authors' code: under SGD at rate 1.0 the commitment's gradient of a bias, summed over all
         # positions, overshoots, and the codebook collapses.
         self.to_code = nn.Linear(hidden, dim, bias=False)
         self.codebook = Codebook(config.codebook_size, dim, config.ema_decay, config.restart_share)
         positions = Positions(config.positions, max_tokens + 1, dim)
-        decoder = attention_decoder(config.attention, embed, hidden, dim, config.attention_dim, positions)
+        decoder = attention_decoder(
+            config.attention, embed, hidden, dim, config.attention_dim, positions, config.transformer, max_tokens
+        )
         self.add_decoder(decoder, bias=True)
 
     def states(self, words_BT: Tensor, length_B: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from davam.data.tokenizer import PAD_ID
-from davam.families.codes import CodebookConfig, CodeFamily, normalized
+from davam.families.codes import CodebookConfig, QuantizedFamily, normalized
 from davam.families.text import TextConfig
 from davam.nn.backbones import LstmEncoder, last_state
 from davam.nn.codebook import Codebook
@@ -24,7 +24,7 @@ class DavamQConfig(TextConfig, CodebookConfig):
     kind: Literal["davam_q"] = "davam_q"
 
 
-class DavamQ(CodeFamily):
+class DavamQ(QuantizedFamily):
     """Encoder, codebook and decoder with one code a sentence; as a `Trainable`, stage one."""
 
     kind: ClassVar[str] = "davam_q"

@@ -3,6 +3,7 @@
 Legend: B rows, T latents, D latent dim.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -65,6 +66,19 @@ def kl_weight(config: ConstantKl | LinearKl | CyclicKl, epochs_done: float) -> f
     if isinstance(config, LinearKl):
         return objectives.linear_weight(epochs_done, config.start, config.warmup_epochs)
     return objectives.cyclic_weight(epochs_done, config.start, config.cycle_epochs, config.rise_share)
+
+
+def paid_kl(
+    rule: NoFreeBits | FreeBits, kl_BD: Tensor, weight_B: Tensor, all_reduce: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The KL that enters the loss, paid_B."""
+    if isinstance(rule, NoFreeBits):
+        return kl_BD.sum(1)
+    if rule.kind == "dimension":
+        return objectives.free_bits_by_dimension(kl_BD, rule.target_nats)
+    if rule.kind == "sentence":
+        return objectives.free_bits_by_sentence(kl_BD, rule.target_nats)
+    return objectives.free_bits_by_batch(kl_BD, rule.target_nats, weight_B, all_reduce)
 
 
 def row_noise_or_fixed(noise: RowNoise | None, batch: Batch) -> RowNoise:

@@ -1,4 +1,4 @@
-"""The LSTM language model: no latents, an exact likelihood. The row that every other row is compared with.
+"""Language models: no latents, an exact likelihood. The LSTM's is the row that every other row is compared with.
 
 Legend: B rows, N uniforms.
 """
@@ -22,18 +22,11 @@ class LstmLmConfig(TextConfig):
     kind: Literal["lstm_lm"] = "lstm_lm"
 
 
-class LstmLm(TextFamily):
-    """Embedding, LSTM, softmax."""
+class LanguageModel(TextFamily):
+    """A decoder without latents."""
 
-    kind: ClassVar[str] = "lstm_lm"
-    about: ClassVar[str] = "An LSTM language model: no latents, and an exact likelihood."
     objective = "rec_nats"
     exact: ClassVar[bool] = True
-
-    def __init__(self, config: LstmLmConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> None:
-        super().__init__(config, vocab_size, max_tokens, labels)
-        decoder = LatentDecoder(config.embed_dim, config.hidden_dim, 0)
-        self.add_decoder(decoder, bias=False)
 
     @property
     def draw_width(self) -> int:
@@ -68,3 +61,15 @@ class LstmLm(TextFamily):
 
     def _nll(self, batch: Batch, noise: RowNoise | None) -> tuple[Tensor, Tensor]:
         return self.reconstruction(batch, self.infer(batch), noise)
+
+
+class LstmLm(LanguageModel):
+    """Embedding, LSTM, softmax."""
+
+    kind: ClassVar[str] = "lstm_lm"
+    about: ClassVar[str] = "An LSTM language model: no latents, and an exact likelihood."
+
+    def __init__(self, config: LstmLmConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> None:
+        super().__init__(config, vocab_size, max_tokens, labels)
+        decoder = LatentDecoder(config.embed_dim, config.hidden_dim, 0)
+        self.add_decoder(decoder, bias=False)

@@ -7,6 +7,7 @@ D latent dim, E embedding, C features, N uniforms.
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -32,6 +33,9 @@ from davam.sampling import Sampling
 #: the modules of every family that belong to its decoder; all others infer the latents, or are their prior
 DECODER_MODULES = ("decoder_embedding", "label_embedding", "decoder", "output")
 WIDTH_MULTIPLE = 16  # latents are padded to this multiple, so that a row is rounded the same way in any company
+
+#: feature_AC, row_A, step and uniform_A2 to word_A and nats_A: the next words of the rows that are still computed
+WordChoice = Callable[[Tensor, Tensor, int, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,10 @@ class TextFamily(Trainable):
     exact: ClassVar[bool] = False
     #: whether the latents are codes that a prior must learn in stage two
     has_codes: ClassVar[bool] = False
+    #: whether the latents are codes at all, whenever their prior is learned
+    discrete: ClassVar[bool] = False
+    #: whether draws from a posterior can be weighed, for a bound tighter than Rec + KL
+    weighs_draws: ClassVar[bool] = False
 
     def __init__(self, config: Any, vocab_size: int, max_tokens: int, labels: int) -> None:
         super().__init__()
@@ -125,6 +133,11 @@ class TextFamily(Trainable):
     @abstractmethod
     def row_scores(self, batch: Batch, prior: Prior | None) -> RowScores:
         """Rec and KL of given rows; families with codes take their prior."""
+
+    def importance_nats(self, batch: Batch, draws: int) -> Tensor:
+        """-ln of the mean of p(x,z)/q(z|x) over so many draws from the posterior, iw_B (Burda et al., 2016): in
+        expectation an upper bound of -ln p(x), the tighter the more draws. NaN without such a posterior."""
+        return torch.full_like(batch.weight_B, math.nan)
 
     @abstractmethod
     def draw(
@@ -168,8 +181,23 @@ class TextFamily(Trainable):
         real = mask_BS.flatten().nonzero().squeeze(1)
         feature_NC = feature_BSC.flatten(0, 1).index_select(0, real)
         row_N = torch.arange(len(target_BS), device=real.device)[:, None].expand_as(target_BS).flatten()[real]
-        total, nll_N = self.output.nll(feature_NC, target_BS.flatten()[real], batch.weight_B[row_N])
+        total, nll_N = self.word_nll(feature_NC, target_BS.flatten()[real], batch.weight_B[row_N])
         return total, torch.zeros_like(batch.weight_B).index_add(0, row_N, nll_N)
+
+    def word_nll(self, feature_NC: Tensor, target_N: Tensor, weight_N: Tensor) -> tuple[Tensor, Tensor]:
+        """(sum of weight_N * nll_N with gradient, nll_N without), nats, of words and ends."""
+        return self.output.nll(feature_NC, target_N, weight_N)
+
+    def word_choice(self, latents: Latents, sampling: Sampling) -> WordChoice:
+        """How the words of these latents are drawn, step by step."""
+
+        def choose(feature_AC: Tensor, row_A: Tensor, step: int, uniform_A2: Tensor) -> tuple[Tensor, Tensor]:
+            if step == sampling.max_length:
+                end_A = torch.full_like(row_A, EOS_ID)
+                return end_A, self.output.nll(feature_AC, end_A, torch.ones_like(feature_AC[:, 0]))[1]
+            return self.output.draw(feature_AC, uniform_A2, sampling.decoder, barred_words(sampling, step))
+
+        return choose
 
     @torch.no_grad()
     def generate(
@@ -180,19 +208,13 @@ class TextFamily(Trainable):
         tokens_BS = torch.zeros(rows, widest, dtype=torch.long, device=device)
         count_B, nats_B = tokens_BS.new_zeros(rows), torch.zeros(rows, device=device)
         memory, block = self._memory(latents), Block.whole(rows, device)
+        choose = self.word_choice(latents, sampling)
         word_A, state = torch.full((rows,), BOS_ID, device=device), self.decoder.start(memory)
         for step in range(widest):
             label_A = None if label_B is None else label_B[block.row_A]
             x_AE = self.embedded(word_A[:, None], label_A)[:, 0]
             feature_AC, state = self.decoder.step(x_AE, step, memory, state)
-            if step == sampling.max_length:
-                word_A = torch.full_like(word_A, EOS_ID)
-                nats_A = self.output.nll(feature_AC, word_A, torch.ones_like(feature_AC[:, 0]))[1]
-            else:
-                uniform_A2 = uniform_BS2[block.row_A, step]
-                word_A, nats_A = self.output.draw(
-                    feature_AC, uniform_A2, sampling.decoder, barred_words(sampling, step)
-                )
+            word_A, nats_A = choose(feature_AC, block.row_A, step, uniform_BS2[block.row_A, step])
             nats_B.index_add_(0, block.row_A, nats_A * block.alive_A)
             tokens_BS[:, step].index_add_(0, block.row_A, word_A * block.alive_A)
             count_B.index_add_(0, block.row_A, block.alive_A.long())

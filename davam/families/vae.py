@@ -11,7 +11,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from davam import objectives
 from davam.data.batches import Batch
 from davam.data.tokenizer import PAD_ID
 from davam.families.base import Clock, StepTerms
@@ -23,6 +22,7 @@ from davam.families.gaussian import (
     elbo_sums,
     kl_weight,
     mean_and_logvar,
+    paid_kl,
     row_noise_or_fixed,
 )
 from davam.families.text import (
@@ -59,6 +59,7 @@ class Vae(TextFamily):
     about: ClassVar[str] = (
         "A variational autoencoder with one Gaussian latent a sentence. Its likelihood is known as a bound only."
     )
+    weighs_draws: ClassVar[bool] = True
     decoder: LatentDecoder
 
     def __init__(self, config: VaeConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> None:
@@ -110,7 +111,7 @@ class Vae(TextFamily):
         mean_BD, logvar_BD = self.posterior(batch)
         rec_sum, rec_B = self._rec(batch, mean_BD, logvar_BD, noise)
         kl_BD = ops.gaussian_kl(mean_BD, logvar_BD)
-        paid_B = self._paid(kl_BD, batch, clock)
+        paid_B = paid_kl(self.config.free_bits, kl_BD, batch.weight_B, clock.all_reduce)
         loss_sum = rec_sum + kl_weight(self.config.kl, clock.epochs_done) * (paid_B * batch.weight_B).sum()
         return StepTerms(loss_sum, elbo_sums(batch, rec_B, kl_BD.detach().sum(1)))
 
@@ -119,21 +120,9 @@ class Vae(TextFamily):
         z_BD = ops.gaussian_draw(mean_BD, logvar_BD, normal_B1D[:, 0])
         return self.reconstruction(batch, single(z_BD), noise)
 
-    def _paid(self, kl_BD: Tensor, batch: Batch, clock: Clock) -> Tensor:
-        """The KL that enters the loss, paid_B."""
-        rule = self.config.free_bits
-        if isinstance(rule, NoFreeBits):
-            return kl_BD.sum(1)
-        if rule.kind == "dimension":
-            return objectives.free_bits_by_dimension(kl_BD, rule.target_nats)
-        if rule.kind == "sentence":
-            return objectives.free_bits_by_sentence(kl_BD, rule.target_nats)
-        return objectives.free_bits_by_batch(kl_BD, rule.target_nats, batch.weight_B, clock.all_reduce)
-
     @torch.no_grad()
     def importance_nats(self, batch: Batch, draws: int) -> Tensor:
-        """-ln of the mean of p(x,z)/q(z|x) over so many draws from the posterior, iw_B (Burda et al., 2016): in
-        expectation an upper bound of -ln p(x), the tighter the more draws."""
+        """-ln of the mean of p(x,z)/q(z|x) over so many draws from the posterior, iw_B."""
         mean_BD, logvar_BD = self.posterior(batch)
         normal_BND = row_noise_or_fixed(None, batch).normal(draws, mean_BD.shape[1], Stream.IMPORTANCE)
         iw = []

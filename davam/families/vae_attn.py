@@ -27,22 +27,23 @@ from davam.families.text import (
     check_gaussian_choice,
     rounded_up,
 )
+from davam.families.transformer import TransformerParts
 from davam.nn import ops
 from davam.nn.attention import Positions
 from davam.nn.backbones import EncoderKind, build_encoder
-from davam.nn.decoder import attention_decoder
+from davam.nn.decoder import AttentionForm, attention_decoder
 from davam.nn.noise import RowNoise, Stream
 from davam.nn.priors import Prior
 from davam.sampling import Sampling
 
 
-class GaussianSequenceConfig(TextConfig):
+class GaussianSequenceConfig(TextConfig, TransformerParts):
     """Sizes and form of a model with a Gaussian latent for every word."""
 
     latent_dim: int = Field(32, ge=1)
     encoder: EncoderKind = "lstm"
-    attention: Literal["feed", "parallel"] = Field("feed", description="feed: additive, inside the recurrence")
-    attention_dim: int = Field(256, ge=1, description="width of the additive score; unused by `parallel`")
+    attention: AttentionForm = Field("feed", description="feed: additive, inside the recurrence")
+    attention_dim: int = Field(256, ge=1, description="width of the additive score of `feed`")
     positions: bool = Field(False, description="one table added to the latents and to the queries")
     kl: KlConfig = ConstantKl()
 
@@ -68,11 +69,13 @@ class VaeAttn(TextFamily):
         super().__init__(config, vocab_size, max_tokens, labels)
         embed, hidden, dim = config.embed_dim, config.hidden_dim, config.latent_dim
         self.encoder_embedding = nn.Embedding(vocab_size, embed, padding_idx=PAD_ID)
-        self.encoder = build_encoder(config.encoder, embed, hidden)
+        self.encoder = build_encoder(config.encoder, embed, hidden, config.transformer, max_tokens)
         self.to_posterior = nn.Linear(hidden, 2 * dim, bias=False)
         self.register_buffer("length_nats_T", torch.zeros(max_tokens))
         positions = Positions(config.positions, max_tokens + 1, dim)
-        decoder = attention_decoder(config.attention, embed, hidden, dim, config.attention_dim, positions)
+        decoder = attention_decoder(
+            config.attention, embed, hidden, dim, config.attention_dim, positions, config.transformer, max_tokens
+        )
         self.add_decoder(decoder, bias=True)
 
     @property

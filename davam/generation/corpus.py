@@ -1,7 +1,7 @@
 """A generated corpus: which ranges of candidate rows it is made of, and the files that hold its rows.
 
     <uri>/corpus.json                           what the corpus is; written first, and never changed
-    <uri>/pending/<first>-<stop>/               what a range in progress needs; removed in the end
+    <uri>/pending/<first>-<stop>/               what a range in progress needs; removed when it is done
     <uri>/data/<first>-<stop>-<rows>.parquet    the rows of a range that stay, in the order of their ids
     <uri>/spare/<first>-<stop>.parquet          the same for the range in which the corpus ends, beyond its end
     <uri>/ranges/<first>-<stop>-<flag>.npy      hashes of a range's rows, where later rows are compared with them
@@ -34,7 +34,8 @@ from davam.data.schemas import SCHEMAS
 from davam.errors import ArtifactError, ConfigError, GenerationError
 from davam.generation.spec import spec_digest
 from davam.quality.checks import ACROSS_ROWS, FLAGS, Filters
-from davam.quality.duplicates import repeats
+from davam.quality.duplicates import Earlier, repeats
+from davam.quality.near import BANDS
 from davam.quality.text import Hashes
 
 SPARE_SHARE = 1.05  # candidates beyond those that the rate of acceptance asks for
@@ -42,7 +43,10 @@ LEAST_RATE = 0.01  # of candidates that stay, under which it is not worth going 
 JUDGED_AFTER = 4096  # candidates
 LEAST_CANDIDATES = 256  # of a range, where some are dropped
 STAYS = len(FLAGS)  # the place of no flag
+RANGE_ROWS_PER_WORKER = 500_000
+MOST_RANGE_ROWS = 4_000_000  # the driver judges a range as a whole
 HASH_COLUMNS = {"duplicate": "text_hash", "near_duplicate": "band_hashes"}
+HASHES = {"duplicate": 1, "near_duplicate": BANDS}  # of a row, 8 bytes each, which the driver keeps
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,16 @@ _RANGE, _SUMMARY = TypeAdapter(Range), TypeAdapter(Summary)
 def range_name(first: int, stop: int) -> str:
     """The name of a range."""
     return f"{first:012d}-{stop:012d}"
+
+
+def most_range_rows(workers: int) -> int:
+    """The most candidates that so many workers make before they are committed."""
+    return min(RANGE_ROWS_PER_WORKER * workers, MOST_RANGE_ROWS)
+
+
+def hash_bytes(rows: int, drop: Sequence[str]) -> int:
+    """Bytes of the hashes that the driver keeps to compare so many rows with each other, for the checks of `drop`."""
+    return 8 * rows * sum(count for name, count in HASHES.items() if name in drop)
 
 
 def data_path(part: Range, count: int) -> str:
@@ -159,7 +173,7 @@ class Corpus:
         self.filters = Filters.model_validate(identity["spec"]["filters"])
         # What is committed never changes, so it is read once.
         self._ranges: dict[str, Range] = {}
-        self._hashes: dict[str, Hashes] = {}
+        self._earlier: dict[str, Earlier] = {}
         path = fs.join(uri, "corpus.json")
         if fs.exists(path):
             _refuse_other(uri, _read_json(path), self.identity)
@@ -201,6 +215,8 @@ class Corpus:
         ends_here = sum(earlier.kept for earlier in self.done()) + part.kept > rows
         write_table(self._spare_uri(part) if ends_here else self._data_uri(part, part.kept), self._rows(kept))
         fs.write_bytes_atomic(fs.join(self.uri, "ranges", f"{part.name}.json"), _json(dataclasses.asdict(part)))
+        # At once: its files are several times as large as those of the rows that stay.
+        fs.delete_folder(self.pending_uri(first, stop))
         return part
 
     def finish(self, rows: int) -> Summary:
@@ -248,17 +264,20 @@ class Corpus:
             # What is dropped already hides nothing; what this check drops does, in this range and in later ones alike.
             compared = np.flatnonzero(reason_N == STAYS)
             hash_NB = _hashes(table, HASH_COLUMNS[name])[compared]
-            reason_N[compared[repeats(hash_NB, self._earlier(name, first))]] = FLAGS.index(name)
+            reason_N[compared[repeats(hash_NB, self._before(name, first))]] = FLAGS.index(name)
             _write_array(self._hash_uri(range_name(first, stop), name), np.unique(hash_NB))
         return reason_N
 
-    def _earlier(self, name: str, first: int) -> Iterator[Hashes]:
+    def _before(self, name: str, first: int) -> list[Hashes]:
+        """The hashes of a check of all rows before that id."""
+        earlier = self._earlier.get(name, Earlier())
+        if earlier.stop > first:
+            earlier = Earlier()
         for part in self.done():
-            if part.stop <= first:
-                uri = self._hash_uri(part.name, name)
-                if uri not in self._hashes:
-                    self._hashes[uri] = _read_array(uri)
-                yield self._hashes[uri]
+            if earlier.stop <= part.first and part.stop <= first:
+                earlier.add(_read_array(self._hash_uri(part.name, name)), part.stop)
+        self._earlier[name] = earlier
+        return earlier.sorted_M
 
     def _rows(self, kept: pa.Table) -> pa.Table:
         """Rows of the schema `generated/2`, with where they come from."""
@@ -386,4 +405,7 @@ def _write_array(uri: str, values: Hashes) -> None:
 
 
 def _read_array(uri: str) -> Hashes:
-    return np.asarray(np.load(io.BytesIO(fs.read_bytes(uri)), allow_pickle=False))
+    try:
+        return np.asarray(np.load(io.BytesIO(fs.read_bytes(uri)), allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise ArtifactError(f"{uri} cannot be read ({error}); delete the corpus, and generate it again") from None

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-EncoderKind = Literal["lstm", "bilstm", "local"]
+from davam.nn.transformer import Transformer, TransformerConfig
+
+EncoderKind = Literal["lstm", "bilstm", "local", "transformer"]
 
 
 class LstmEncoder(nn.Module):
@@ -40,8 +42,13 @@ class LocalEncoder(nn.Module):
         return torch.tanh(self.hidden(x_BTE))
 
 
-def build_encoder(kind: EncoderKind, embed_dim: int, hidden_dim: int) -> nn.Module:
-    """The encoder of that kind."""
+def build_encoder(
+    kind: EncoderKind, embed_dim: int, hidden_dim: int, transformer: TransformerConfig | None, max_tokens: int
+) -> nn.Module:
+    """The encoder of that kind, for rows of at most `max_tokens`; a Transformer sees both directions."""
+    if kind == "transformer":
+        assert transformer is not None
+        return Transformer(transformer, embed_dim, hidden_dim, max_tokens)
     if kind == "local":
         return LocalEncoder(embed_dim, hidden_dim)
     return LstmEncoder(embed_dim, hidden_dim, bidirectional=kind == "bilstm")

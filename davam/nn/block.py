@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # On a CPU, matrix products of 16 rows and more, in multiples of it, round a row the same way whatever the other rows
-# are. Elsewhere only products of equal shapes do.
+# are; with several threads, as long as a row has fewer than about a thousand channels, for longer sums are shared among
+# the threads. Elsewhere only products of equal shapes do.
 ROW_MULTIPLE = 16
 
 

@@ -41,6 +41,11 @@ class Codebook(nn.Module):
         self.register_buffer("count_K", torch.ones(size))
         self.register_buffer("sum_KD", torch.zeros(size, dim))
 
+    @property
+    def initialized(self) -> bool:
+        """Whether there are codes already."""
+        return bool(self.code_KD.any())
+
     def lookup(self, h_BTD: Tensor) -> Tensor:
         """Index of each state's nearest code, z_BT. Eq. (6)."""
         return ops.nearest_code(h_BTD.detach().flatten(0, -2), self.code_KD).view(h_BTD.shape[:-1])

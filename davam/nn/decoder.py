@@ -1,4 +1,5 @@
-"""Decoders p(x_i | x_<i, z): an LSTM that attends to a sequence of latents, Eq. (3), or reads a single one, Eq. (2).
+"""Decoders p(x_i | x_<i, z): an LSTM or a Transformer that attends to a sequence of latents, Eq. (3), or an LSTM that
+reads a single one, Eq. (2).
 
 Legend: B rows, S target positions, T latents, E embedding, H hidden, D latent dim, C features of the output layer.
 """
@@ -12,6 +13,9 @@ from torch.nn import functional as F
 
 from davam.nn import ops
 from davam.nn.attention import AdditiveAttention, DotAttention, Positions
+from davam.nn.transformer import Cache, Transformer, TransformerConfig
+
+AttentionForm = Literal["feed", "parallel", "transformer"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,40 @@ class ParallelDecoder(nn.Module):
         return torch.cat([h_BSH, context_BSD], dim=2)
 
 
+class TransformerDecoder(nn.Module):
+    """As `ParallelDecoder`, with a causal Transformer in the place of the LSTM. Without attention there are no latents,
+    and the decoder is a language model."""
+
+    def __init__(self, transformer: Transformer, attention: DotAttention | None) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.attention = attention
+        self.feature_dim = transformer.width + (0 if attention is None else attention.query.out_features)
+
+    def memory(self, latent_BTD: Tensor, mask_BT: Tensor) -> Memory:
+        """The codes with their attention keys, computed once."""
+        return Memory(latent_BTD, mask_BT, None if self.attention is None else self.attention.keys(latent_BTD))
+
+    def features(self, x_BSE: Tensor, memory: Memory) -> Tensor:
+        """[h_i; c_i] at every step under teacher forcing, feature_BSC."""
+        return self._attend(self.transformer(x_BSE), 0, memory)
+
+    def start(self, memory: Memory) -> Cache:
+        """No keys and no values."""
+        return self.transformer.start(len(memory.latent_BTD))
+
+    def step(self, x_BE: Tensor, step: int, memory: Memory, state: Any) -> tuple[Tensor, Any]:
+        """feature_BC of one step of generation, and the new state."""
+        h_BH, state = self.transformer.step(x_BE, state)
+        return self._attend(h_BH[:, None], step, memory).squeeze(1), state
+
+    def _attend(self, h_BSH: Tensor, start: int, memory: Memory) -> Tensor:
+        if self.attention is None or memory.key_BTA is None:
+            return h_BSH
+        context_BSD = self.attention(h_BSH, memory.key_BTA, memory.latent_BTD, memory.mask_BT, start)
+        return torch.cat([h_BSH, context_BSD], dim=2)
+
+
 class LatentDecoder(nn.Module):
     """The baselines' form: every step reads [word; z], and the first state comes from z. Eq. (2).
 
@@ -158,18 +196,24 @@ class LatentDecoder(nn.Module):
         return torch.cat([x_BSE, memory.latent_BTD[:, :1].expand(-1, x_BSE.shape[1], -1)], dim=2)
 
 
-Decoder = FeedDecoder | ParallelDecoder | LatentDecoder
+Decoder = FeedDecoder | ParallelDecoder | TransformerDecoder | LatentDecoder
 
 
 def attention_decoder(
-    form: Literal["feed", "parallel"],
+    form: AttentionForm,
     embed_dim: int,
     hidden_dim: int,
     latent_dim: int,
     attention_dim: int,
     positions: Positions,
-) -> FeedDecoder | ParallelDecoder:
-    """The attention decoder of that form."""
+    transformer: TransformerConfig | None,
+    max_tokens: int,
+) -> FeedDecoder | ParallelDecoder | TransformerDecoder:
+    """The attention decoder of that form, for rows of at most `max_tokens` and their end."""
     if form == "feed":
         return FeedDecoder(embed_dim, hidden_dim, latent_dim, attention_dim, positions)
+    if form == "transformer":
+        assert transformer is not None
+        backbone = Transformer(transformer, embed_dim, hidden_dim, max_tokens + 1)
+        return TransformerDecoder(backbone, DotAttention(latent_dim, hidden_dim, positions))
     return ParallelDecoder(embed_dim, hidden_dim, latent_dim, positions)

@@ -71,13 +71,20 @@ class RowNoise:
         scale_BTC = torch.from_numpy(keep).to(x_BTC.device, x_BTC.dtype).mul_(65536 / (65536 - threshold))
         return x_BTC * scale_BTC
 
-    def normal(self, width: int, channels: int, stream: Stream) -> Tensor:
-        """Standard normal numbers normal_BTC in fp32; a wider call begins with the same numbers."""
+    def uniform(self, width: int, channels: int, stream: Stream) -> Tensor:
+        """Uniform numbers uniform_BTC in fp64, inside (0, 1); a wider call begins with the same numbers."""
         place_W = np.arange(width * channels, dtype=np.uint64)
         word_BW = _splitmix64(self._keys(stream)[:, None] + place_W[None, :] * _GOLDEN)
         uniform_BW = ((word_BW >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-        normal_BW = torch.special.ndtri(torch.from_numpy(uniform_BW)).float()
-        return normal_BW.view(len(self.row_ids), width, channels)
+        return torch.from_numpy(uniform_BW).view(len(self.row_ids), width, channels)
+
+    def normal(self, width: int, channels: int, stream: Stream) -> Tensor:
+        """Standard normal numbers normal_BTC in fp32; a wider call begins with the same numbers."""
+        return torch.special.ndtri(self.uniform(width, channels, stream)).float()
+
+    def repeated(self, times: int) -> "RowNoise":
+        """The noise of a batch in which every row stands so many times: all of them share theirs."""
+        return RowNoise(self.seed, self.step, [row_id for row_id in self.row_ids for _ in range(times)])
 
     def _keys(self, stream: Stream) -> NDArray[np.uint64]:
         """One 64-bit key per row, key_B."""

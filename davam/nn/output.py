@@ -134,6 +134,13 @@ class OutputLayer(nn.Module):
             if part is not None:
                 part.dtype = torch.bfloat16 if bf16 else torch.float32
 
+    def word_weights(self) -> tuple[Tensor, Tensor]:
+        """The vector and the bias of every word, weight_VC and bias_V."""
+        weight_VC, bias_V = self.head.linear.weight[: self.shortlist], self.head.linear.bias[: self.shortlist]
+        if self.tail is None:
+            return weight_VC, bias_V
+        return torch.cat([weight_VC, self.tail.linear.weight]), torch.cat([bias_V, self.tail.linear.bias])
+
     def nll(self, h_NC: Tensor, target_N: Tensor, weight_N: Tensor) -> tuple[Tensor, Tensor]:
         """(sum of weight_N * nll_N with gradient, nll_N without), nats."""
         total, nll_N = self.head.nll(h_NC, target_N.clamp_max(self.shortlist), weight_N)

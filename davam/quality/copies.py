@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydivsufsort import divsufsort
 
+from davam.errors import DataError
 from davam.quality.near import band_hashes
 from davam.quality.text import Hashes, hash_texts, is_among
 
 LONGEST = 64  # tokens; a longer run counts as this
 BLOCK = 4096  # positions that are looked up together
+TOGETHER = 1 << 16  # positions whose first tokens become numbers together
+MOST_POSITIONS = 2**31 - 1  # what places of 32 bits can name
 _BEYOND = -1  # no token: what follows the end of a row
 
 
@@ -35,11 +38,19 @@ class CopyIndex:
 
     @classmethod
     def build(cls, rows: Sequence[Sequence[int]], texts: Sequence[str]) -> "CopyIndex":
-        """The index of tokenized rows, without their end symbols, and of their texts."""
+        """The index of tokenized rows, without their end symbols, and of their texts. Raises DataError for more text
+        than it can hold."""
         token_M = _joined(rows)
+        if len(token_M) > MOST_POSITIONS:
+            raise DataError(
+                f"the training text has {len(token_M):,} tokens and ends of rows, and {MOST_POSITIONS:,} at most can "
+                "be searched; train on a part of it, or generate with --training-text none"
+            )
         # The library sorts numbers from 0 on.
         suffix_M = divsufsort(token_M + 1).astype(np.int32) if len(token_M) else np.zeros(0, np.int32)
-        prefix_M = _prefixes(token_M, suffix_M.astype(np.int64), _bits(token_M))
+        bits = _bits(token_M)
+        blocks = [suffix_M[i : i + TOGETHER].astype(np.int64) for i in range(0, len(suffix_M), TOGETHER)]
+        prefix_M = np.concatenate([np.zeros(0, np.uint64), *(_prefixes(token_M, start_P, bits) for start_P in blocks)])
         return cls(token_M, suffix_M, prefix_M, np.unique(hash_texts(texts)), np.unique(band_hashes(texts)))
 
     def is_copy(self, hash_N: Hashes) -> NDArray[np.bool_]:

@@ -15,14 +15,19 @@ from rensa import RMinHash
 from davam.quality.text import Hashes, normalized
 
 BANDS, BAND_HASHES = 8, 8
+TOGETHER = 4096  # texts
 _SEED = 1
 _PRIME = np.uint64(0x100000001B3)
 
 
 def band_hashes(texts: Sequence[str]) -> Hashes:
     """One hash a band of each text, band_NB. Equal hashes of different bands differ."""
-    if not texts:
-        return np.zeros((0, BANDS), np.uint64)
+    # A text's pairs and minhashes take a hundred times what is left of them.
+    parts = [_band_hashes(texts[first : first + TOGETHER]) for first in range(0, len(texts), TOGETHER)]
+    return np.concatenate(parts) if parts else np.zeros((0, BANDS), np.uint64)
+
+
+def _band_hashes(texts: Sequence[str]) -> Hashes:
     digest_NBH = minhashes(texts).reshape(len(texts), BANDS, BAND_HASHES)
     band_NB = np.broadcast_to(np.arange(1, BANDS + 1, dtype=np.uint64), (len(texts), BANDS)).copy()
     for h in range(BAND_HASHES):  # FNV-1a over the band's hashes

@@ -77,7 +77,9 @@ def _run_epoch(
     lengths = job.train.lengths
     if state.step == 0:
         codes_per_step = float(job.module.num_codes(torch.from_numpy(lengths - 1)).sum() / len(plan))
+        began = time.monotonic()
         job.module.begin_epoch(state.epoch, lambda: job.slices(job.train, plan, group), codes_per_step, job.seed, group)
+        state.beside_s += time.monotonic() - began
         state.epoch_sums = {}
     job.module.train()
     ticked = time.monotonic()
@@ -123,7 +125,9 @@ def _close_epoch(
     job: Job, optimizer: torch.optim.Optimizer, state: TrainState, hooks: Hooks, steps: int, group: Workers
 ) -> None:
     """Validate, keep the best weights, apply the learning-rate rule, save."""
+    began = time.monotonic()
     valid = evaluate(job, state.epoch, group)
+    state.beside_s += time.monotonic() - began
     loss = valid[job.module.objective]
     names = list(state.epoch_sums)
     packed = torch.tensor([state.epoch_sums[name] for name in names], dtype=torch.float64, device=job.device)

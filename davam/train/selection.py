@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from davam.families.codes import CodeFamily
+from davam.families.codes import QuantizedFamily
 from davam.families.text import TextFamily
 
 
@@ -13,7 +13,7 @@ def epoch_nats(record: Mapping[str, float], family: type[TextFamily]) -> float |
     Codes are charged the entropy of their own frequencies in these rows, without context and without an end: what the
     epoch's measures hold. It ranks models in training, and is no bound.
     """
-    if not issubclass(family, CodeFamily):
+    if not issubclass(family, QuantizedFamily):
         return record.get("valid/elbo_nats", record["valid/rec_nats"])
     if "valid/code_perplexity" not in record:
         return None

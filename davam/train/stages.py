@@ -42,7 +42,7 @@ def stage_two_module(recipe: Recipe, labels: int = 0) -> PriorTraining:
     """The untrained prior of a family with codes, its weights drawn from the recipe's seed."""
     assert isinstance(recipe.model, CodebookConfig)
     assert recipe.prior is not None
-    module = PriorTraining(build_prior(recipe.prior, recipe.model.codebook_size, labels))
+    module = PriorTraining(build_prior(recipe.prior, recipe.model.codebook_size, labels, recipe.data.max_tokens))
     module.init_weights(recipe.seed)
     return module
 

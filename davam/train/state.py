@@ -6,6 +6,7 @@ Random numbers are functions of (seed, step, row), so there is no generator stat
 import dataclasses
 import io
 import math
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,19 @@ class TrainState:
     best_epoch: int = -1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     finished: bool = False
-    train_s: float = 0.0  # spent in training steps, over all starts
+    train_s: float = 0.0  # spent in training steps, over all starts,
+    beside_s: float = 0.0  # and in what comes between them: validation, and k-means before the first quantized epoch
     lagging: bool = True  # of aggressive encoder training: whether it still goes on,
     information_nats: float = 0.0  # and what the latent carried after the last epoch
 
 
 def training_record(state: TrainState, module: Trainable) -> dict[str, Any]:
     """What a model folder keeps of a finished training: the measure that selects, its best value, the history, the time
-    spent in steps, and how many parameters were trained."""
+    spent in steps and between them, and how many parameters were trained."""
     return {
         "parameters": sum(weight.numel() for weight in module.parameters()),
         "train_s": round(state.train_s, 1),
+        "beside_s": round(state.beside_s, 1),
         "objective": module.objective,
         "best_valid": state.best_objective,
         "best_epoch": state.best_epoch + 1,
@@ -65,7 +68,7 @@ def save_state(folder: Path, state: TrainState, module: nn.Module, optimizer: to
 def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> TrainState:
     """The saved state; the module and the optimizer take their saved values.
 
-    Raises ArtifactError when the file is torn or belongs to another model.
+    Raises ArtifactError when the file is torn, belongs to another model, or would run code.
     """
     path = folder / FILE_NAME
     try:
@@ -75,5 +78,10 @@ def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer
         values = dict(payload["state"])
         values["plateau"] = Plateau(**values["plateau"])
         return TrainState(**values)
+    except pickle.UnpicklingError:  # its text is advice to read the file without this check
+        raise ArtifactError(
+            f"checkpoint {path} is not one that a training writes, and was not read, since it could run code; find out "
+            "where it comes from, then start the stage afresh with --force"
+        ) from None
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError) as error:
         raise ArtifactError(f"checkpoint {path} cannot be used: {error}; start the stage afresh with --force") from None

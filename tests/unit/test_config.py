@@ -10,11 +10,12 @@ from davam.errors import ConfigError
 from davam.recipe import Recipe, load_recipe
 
 CORPORA = ("tiny", "ptb", "snli", "captions", "yahoo")
-METHODS = ("recommended", "paper", "lstm_lm", "vae", "vae_attn", "gavam", "davam_q", "judge")
-LAYERS = ("brief", "quick", "anneal", "aggressive", "cyclic", "free_bits", "fbp", "pretraining_fbp")
+METHODS: tuple[str, ...] = ("recommended", "paper", "lstm_lm", "transformer_lm", "vae", "vae_attn", "gavam")
+METHODS += ("davam_q", "davam_exact", "dvae", "daps", "judge")
+LAYERS = ("brief", "quick", "anneal", "aggressive", "cyclic", "free_bits", "fbp", "pretraining_fbp", "dvae_score")
 
 
-@pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer not in ("brief", "quick")])
+@pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer not in ("brief", "quick", "dvae_score")])
 def test_every_layer_goes_with_the_vae(layer: str) -> None:
     assert load_recipe(["vae", layer, "ptb"]).model.kind == "vae"
 
@@ -50,6 +51,17 @@ def test_every_method_goes_with_every_corpus(method: str, corpus: str) -> None:
     recipe = load_recipe([method, corpus])
     assert recipe.model.kind == {"recommended": "davam", "paper": "davam", "judge": "lstm_lm"}.get(method, method)
     assert recipe.has_codes == (recipe.prior is not None) == (recipe.stage_two is not None)
+    assert recipe.discrete == (recipe.has_codes or method in ("dvae", "daps"))
+
+
+def test_the_estimator_is_a_layer_of_the_discrete_vae() -> None:
+    assert load_recipe(["dvae", "ptb"]).model.estimator.kind == "gumbel"
+    assert load_recipe(["dvae", "dvae_score", "ptb"]).model.estimator.kind == "score"
+
+
+def test_heads_that_cannot_share_the_channels_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"channels=128 cannot be shared by heads=5; give a multiple"):
+        load_recipe(["daps"], ["model.encoder.heads=5"])
 
 
 def test_presets_are_listed() -> None:
@@ -77,7 +89,7 @@ def test_another_kind_replaces_the_whole_block() -> None:
         (["prior.layerz=9"], "prior.layerz: unknown key; did you mean layers?"),
         (["stage_one.optimizer.momentum=0.9"], "stage_one.optimizer.momentum: unknown key"),
         (["model.codebook_size=1"], "model.codebook_size=1: input should be greater than or equal to 2"),
-        (["model.encoder=transformer"], "model.encoder='transformer': input should be 'lstm', 'bilstm' or 'local'"),
+        (["model.encoder=gru"], "model.encoder='gru': input should be 'lstm', 'bilstm', 'local' or 'transformer'"),
         (["stage_one.optimizer.lr=fast"], "stage_one.optimizer.lr='fast': input should be a valid number"),
         (["nonsense"], "'nonsense': overrides are written key=value, e.g. model.codebook_size=256"),
         (

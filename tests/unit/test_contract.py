@@ -15,7 +15,7 @@ from davam.families import FamilyConfig, build_family
 from davam.families.base import Clock, Trainable
 from davam.families.prior import PriorTraining
 from davam.families.text import TextFamily
-from davam.nn.priors import LstmPriorConfig, PixelCnnConfig, build_prior
+from davam.nn.priors import AnyPriorConfig, LstmPriorConfig, PixelCnnConfig, TransformerPriorConfig, build_prior
 from tests.small import CODES, LABELS, VOCAB, WIDEST, random_rows, small_davam, spread_codebook
 
 CLOCKS = [Clock(0, 0, 4), Clock(1, 2, 4)]  # before and after quantization begins
@@ -26,23 +26,52 @@ SETTINGS = [
     )
 ]
 SETTINGS += [{"output_shortlist": 10}, {"init": "uniform"}, {"commit_reduction": "sum"}]
+SETTINGS += [
+    {"encoder": encoder, "attention": attention, "transformer": {"heads": 2, "positions": positions}}
+    for encoder, attention, positions in (
+        ("transformer", "feed", "rotary"),
+        ("local", "transformer", "learned"),
+        ("transformer", "transformer", "learned"),
+    )
+]
 SMALL = {"embed_dim": 12, "hidden_dim": 16, "dropout": 0.2}
 SEQUENCE = {"kind": "vae_attn", "latent_dim": 4, "attention_dim": 8, **SMALL}
 OTHERS = [
     {"kind": "davam", "codebook_size": CODES, "code_dim": 8, **SMALL},
+    {"kind": "davam_exact", "codebook_size": CODES, "code_dim": 8, **SMALL},
     {"kind": "lstm_lm", **SMALL},
     {"kind": "lstm_lm", "output_shortlist": 10, **SMALL},
+    {"kind": "transformer_lm", "transformer": {"heads": 2}, "width": 16, **SMALL},
+    {"kind": "transformer_lm", "transformer": {"heads": 2, "positions": "learned"}, "width": 16, **SMALL},
     {"kind": "vae", "latent_dim": 4, **SMALL},
     {"kind": "vae", "latent_dim": 4, "free_bits": {"kind": "sentence", "target_nats": 1e-6}, **SMALL},
     {"kind": "davam_q", "codebook_size": CODES, "code_dim": 4, **SMALL},
     SEQUENCE,
     {**SEQUENCE, "attention": "parallel", "positions": True, "encoder": "local"},
+    {**SEQUENCE, "attention": "transformer", "encoder": "transformer"},
     {**SEQUENCE, "kind": "gavam", "prior": {"layers": 2, "hidden_dim": 8}},
 ]
-PRIORS: list[PixelCnnConfig | LstmPriorConfig] = [
+CATEGORICAL = {"kind": "dvae", "latents": 3, "codebook_size": 4, "code_dim": 2, **SMALL}
+OTHERS += [
+    {**CATEGORICAL, "prior": {"kind": "lstm", "embed_dim": 8, "hidden_dim": 12}},
+    {**CATEGORICAL, "estimator": {"kind": "gumbel", "straight_through": False}},
+    {**CATEGORICAL, "estimator": {"kind": "score", "draws": 1}},
+    {**CATEGORICAL, "estimator": {"kind": "score"}, "prior": {"kind": "pixelcnn", "layers": 2, "hidden_dim": 8}},
+    {**CATEGORICAL, "kind": "daps", "encoder": {"layers": 2, "channels": 8, "heads": 2}},
+    {
+        **CATEGORICAL,
+        "kind": "daps",
+        "encoder": {"layers": 1, "channels": 8, "heads": 1},
+        "prior": {"kind": "lstm", "embed_dim": 8, "hidden_dim": 12},
+        "eta": {"kind": "descended"},
+    },
+]
+PRIORS: list[AnyPriorConfig] = [
     PixelCnnConfig(layers=3, hidden_dim=16, kernel=3),
     LstmPriorConfig(embed_dim=8, hidden_dim=16, layers=1),
     LstmPriorConfig(embed_dim=8, hidden_dim=16, layers=2),
+    TransformerPriorConfig(embed_dim=8, hidden_dim=16, heads=2),
+    TransformerPriorConfig(embed_dim=8, hidden_dim=16, heads=2, layers=1, positions="learned"),
 ]
 
 
@@ -58,7 +87,7 @@ def modules() -> list[tuple[str, Trainable]]:
         stage_one.append((f"{family.kind}-{len(stage_one)}", family))
     stage_two: list[tuple[str, Trainable]] = []
     for config, labels in product(PRIORS, (0, LABELS)):
-        module = PriorTraining(build_prior(config, CODES, labels))
+        module = PriorTraining(build_prior(config, CODES, labels, WIDEST))
         module.init_weights(0)
         stage_two.append((f"{config.kind}-{len(stage_two)}", module))
     return [*stage_one, *stage_two]

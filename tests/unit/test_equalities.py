@@ -13,7 +13,7 @@ from davam.families.codes import VARY_DRAWS, with_end_code
 from davam.families.prior import PriorTraining
 from davam.families.text import Latents
 from davam.nn.choice import ANCESTRAL
-from davam.nn.priors import LstmPriorConfig, PixelCnnConfig, build_prior
+from davam.nn.priors import AnyPriorConfig, LstmPriorConfig, PixelCnnConfig, TransformerPriorConfig, build_prior
 from davam.recipe import TrainConfig
 from davam.train import comm
 from davam.train.loop import CHECK_EVERY_STEPS, Hooks, evaluate, train
@@ -23,12 +23,14 @@ from davam.train.step import Job
 from tests.small import CODES, WIDEST, adamw, fresh, job_of, quiet, random_rows, sgd, small_davam, spread_codebook
 
 QUANTIZED = Clock(epoch=1, step=0, steps_per_epoch=4)
-ENCODERS = ("local", "lstm", "bilstm")
+ENCODERS = ("local", "lstm", "bilstm", "transformer")
 PRIORS = (
     PixelCnnConfig(layers=16, hidden_dim=24, kernel=3, dropout=0.1),
     PixelCnnConfig(layers=3, hidden_dim=16, kernel=5),
     LstmPriorConfig(embed_dim=16, hidden_dim=32, dropout=0.2),
     LstmPriorConfig(embed_dim=16, hidden_dim=32, layers=2),
+    TransformerPriorConfig(embed_dim=16, hidden_dim=32, dropout=0.2),
+    TransformerPriorConfig(embed_dim=16, hidden_dim=24, heads=2, layers=3, positions="learned"),
 )
 
 
@@ -38,7 +40,7 @@ def padded(batch: Batch, columns: int) -> Batch:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("attention", ["feed", "parallel"])
+@pytest.mark.parametrize("attention", ["feed", "parallel", "transformer"])
 def test_padding_changes_nothing(encoder: str, attention: str) -> None:
     model = spread_codebook(small_davam(encoder=encoder, attention=attention))
     batch = take_slice(random_rows(6), plan_in_order(random_rows(6).lengths, 6)[0])
@@ -53,7 +55,7 @@ def test_padding_changes_nothing(encoder: str, attention: str) -> None:
         assert torch.equal(wide[row, :count], model.encode(words_BT, word_B)[row, :count])
 
 
-@pytest.mark.parametrize("attention", ["feed", "parallel"])
+@pytest.mark.parametrize("attention", ["feed", "parallel", "transformer"])
 def test_scores_alone_equal_scores_in_a_batch(attention: str) -> None:
     model = spread_codebook(small_davam(attention=attention, encoder="bilstm")).eval()
     rows = random_rows(7)
@@ -82,8 +84,8 @@ def test_order_matters_with_positions_only(positions: bool) -> None:
 
 
 @pytest.mark.parametrize("config", PRIORS, ids=lambda config: f"{config.kind}{config.layers}")
-def test_cached_steps_equal_the_full_forward_bit_for_bit(config: PixelCnnConfig | LstmPriorConfig) -> None:
-    prior = PriorTraining(build_prior(config, 50)).eval()
+def test_cached_steps_equal_the_full_forward_bit_for_bit(config: AnyPriorConfig) -> None:
+    prior = PriorTraining(build_prior(config, 50, max_tokens=13)).eval()
     prior.init_weights(1)
     target_BT = torch.randint(0, 50, (64, 14), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -96,8 +98,8 @@ def test_cached_steps_equal_the_full_forward_bit_for_bit(config: PixelCnnConfig 
 
 
 @pytest.mark.parametrize("config", PRIORS, ids=lambda config: f"{config.kind}{config.layers}")
-def test_sampled_nats_are_those_of_the_sequence(config: PixelCnnConfig | LstmPriorConfig) -> None:
-    prior = build_prior(config, CODES)
+def test_sampled_nats_are_those_of_the_sequence(config: AnyPriorConfig) -> None:
+    prior = build_prior(config, CODES, max_tokens=40)
     u_BT = torch.rand(64, 40, generator=torch.Generator().manual_seed(2))
     draw = prior.eval().sample(u_BT)
     whole = ~draw.truncated_B
@@ -119,10 +121,8 @@ def test_sampled_nats_are_those_of_the_sequence(config: PixelCnnConfig | LstmPri
 
 
 @pytest.mark.parametrize("config", PRIORS, ids=lambda config: f"{config.kind}{config.layers}")
-def test_nats_of_codes_that_stay_are_those_of_the_sequence(
-    config: PixelCnnConfig | LstmPriorConfig,
-) -> None:
-    prior, random = build_prior(config, CODES), torch.Generator().manual_seed(4)
+def test_nats_of_codes_that_stay_are_those_of_the_sequence(config: AnyPriorConfig) -> None:
+    prior, random = build_prior(config, CODES, max_tokens=9), torch.Generator().manual_seed(4)
     codes_BT = torch.randint(0, CODES, (32, 9), generator=random)
     length_B = torch.randint(1, 10, (32,), generator=random)
     u_BT = torch.rand(32, 9, generator=random)
@@ -169,8 +169,11 @@ def test_a_variation_is_drawn_given_what_comes_after_it() -> None:
     assert (expected_P - given_P).abs().sum() < 0.5 * (proposal_P - given_P).abs().sum()
 
 
-def test_the_probabilities_of_all_sequences_sum_to_one() -> None:
-    prior = build_prior(LstmPriorConfig(embed_dim=4, hidden_dim=4, dropout=0), 2).eval()
+@pytest.mark.parametrize(
+    "config", [LstmPriorConfig(embed_dim=4, hidden_dim=4), TransformerPriorConfig(embed_dim=4, hidden_dim=8)]
+)
+def test_the_probabilities_of_all_sequences_sum_to_one(config: AnyPriorConfig) -> None:
+    prior = build_prior(config, 2).eval()
     with torch.no_grad():
         total = 0.0
         for length in range(4):

@@ -10,7 +10,7 @@ from davam.data import grammar
 from davam.errors import DataError
 from davam.evaluate.code_browser import CodeEntry, Context, browse_codes
 from davam.evaluate.faithfulness import Faithfulness, Interpolation, Nearest, from_json, nearest_of, to_json
-from davam.families.codes import CodeFamily
+from davam.families.codes import QuantizedFamily
 from davam.families.text import Latents
 from davam.quality.copies import CopyIndex
 from davam.recipe import load_recipe
@@ -76,7 +76,7 @@ def test_steps_begin_and_end_with_the_two_rows(lengths: tuple[int, int]) -> None
 def test_without_codes_the_steps_are_on_a_straight_line() -> None:
     latent_BTD = torch.tensor([[[0.0, 0.0], [8.0, 0.0]], [[4.0, 4.0], [0.0, 4.0]]])
     family = spread_codebook(small_davam())
-    steps = super(CodeFamily, family).between(Latents(latent_BTD, torch.tensor([2, 2])), 3)
+    steps = super(QuantizedFamily, family).between(Latents(latent_BTD, torch.tensor([2, 2])), 3)
     assert torch.equal(steps.latent_BTD[1], torch.tensor([[2.0, 2.0], [4.0, 2.0]]))
     assert torch.equal(steps.latent_BTD[[0, 2]], latent_BTD)
 

@@ -13,7 +13,7 @@ from davam.data.batches import Rows, take_slice
 from davam.errors import DataError
 from davam.families.text import Latents
 from davam.nn.choice import Choice
-from davam.sampling import Sampling
+from davam.sampling import GREEDY, Sampling
 
 SMALL = [
     "model.embed_dim=16",
@@ -27,11 +27,31 @@ CODES = ["model.codebook_size=16", "model.code_dim=8", "model.continuous_epochs=
 GAUSSIAN = ["model.latent_dim=4"]
 FAMILIES = {
     "davam": ["recommended", *CODES],
+    "davam_exact": ["davam_exact", *CODES, "model.quantized_epochs=0"],
     "davam_q": ["davam_q", *CODES],
+    "davam-transformer": [
+        "recommended",
+        *CODES,
+        "model.encoder=transformer",
+        "model.attention=transformer",
+        "model.transformer.layers=1",
+        "model.transformer.positions=learned",
+        "prior.kind=transformer",
+        "prior.layers=1",
+        "prior.positions=learned",
+        "prior.hidden_dim=16",
+    ],
     "lstm_lm": ["lstm_lm"],
+    "transformer_lm": ["transformer_lm", "model.transformer.layers=2"],
     "vae": ["vae", *GAUSSIAN],
     "vae_attn": ["vae_attn", *GAUSSIAN, "model.attention_dim=16"],
     "gavam": ["gavam", *GAUSSIAN, "model.attention_dim=16", "model.prior.layers=2", "model.prior.hidden_dim=8"],
+}
+BLOCK = ["model.latents=4", "model.codebook_size=8", "model.code_dim=4", "model.prior.hidden_dim=8"]
+FAMILIES |= {
+    "dvae": ["dvae", *BLOCK],
+    "dvae_uniform": ["dvae", *BLOCK[:3], "model.prior.kind=uniform"],
+    "daps": ["daps", *BLOCK, "model.encoder.channels=16", "model.encoder.layers=1", "model.draws=3"],
 }
 TEXTS = grammar.sample_sentences(400, seed=12)
 
@@ -79,7 +99,7 @@ def test_the_nats_of_a_sample_are_those_of_teacher_forcing(model: davam.TextMode
 
 def latents_of(model: davam.TextModel, samples: davam.Samples, index: int) -> Latents:
     """The latents of a sample, from its row."""
-    if model.core.has_codes:
+    if model.core.discrete:
         codes_BT = torch.tensor([samples.codes[index]])
         return model.codes.code_latents(codes_BT, torch.tensor([codes_BT.shape[1]]))
     width = getattr(model.model_config, "latent_dim", 0)
@@ -108,9 +128,12 @@ def test_the_order_of_rows_changes_nothing(model: davam.TextModel) -> None:
 
 
 def test_codes_are_asked_of_families_that_have_them(model: davam.TextModel) -> None:
-    if model.core.has_codes:
+    if model.core.discrete:
         codes = model.encode(TEXTS[:3])
         assert len(model.decode(codes)) == 3
+        assert model.decode(codes) == model.reconstruct(TEXTS[:3])
+        assert len(model.vary(TEXTS[:3], 2)) == 3
+        assert model.vary(TEXTS[:3], 1, share=0.0, sampling=GREEDY) == [[text] for text in model.decode(codes)]
         return
     message = f"a {model.core.kind} has no codes to encode to or decode from; it can sample, score and reconstruct"
     with pytest.raises(DataError, match=message):
@@ -135,11 +158,11 @@ def test_a_length_is_kept_by_every_family(model: davam.TextModel) -> None:
 def test_a_choice_that_the_prior_does_not_have(model: davam.TextModel) -> None:
     cold, nucleus = (Sampling(prior=Choice(**{name: 0.5})) for name in ("temperature", "top_p"))
     kind = model.core.kind
-    if model.core.has_codes:
+    if model.core.discrete:
         assert model.sample(2, sampling=nucleus).texts
         return
-    if kind == "lstm_lm":
-        with pytest.raises(DataError, match="prior: a lstm_lm has no prior to draw from"):
+    if model.core.exact:
+        with pytest.raises(DataError, match=f"prior: a {kind} has no prior to draw from"):
             model.sample(2, sampling=cold)
         return
     assert np.abs(model.sample(2, sampling=cold).latents[0]).sum() < np.abs(model.sample(2).latents[0]).sum()
@@ -149,7 +172,7 @@ def test_a_choice_that_the_prior_does_not_have(model: davam.TextModel) -> None:
 
 def test_importance_weighting(model: davam.TextModel) -> None:
     iw = model.score(TEXTS[:6], importance_draws=40).iw_nats
-    assert np.isnan(iw).all() == (model.core.kind != "vae")
+    assert np.isnan(iw).all() == (model.core.kind not in ("vae", "dvae", "daps"))
 
 
 def test_pretraining_keeps_the_encoder_alone() -> None:

@@ -15,6 +15,7 @@ FLOORS = {
     "davam.errors": 0,
     "davam.config": 0,
     "davam.objectives": 0,
+    "davam.policy_search": 0,
     "davam.nn.ops": 0,
     "davam.nn.noise": 0,
     "davam.data.lexicon": 0,

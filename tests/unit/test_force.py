@@ -6,7 +6,9 @@ from davam import config
 from davam.data.artifacts import Attempt, Manifest, Store
 from davam.errors import ArtifactError
 from davam.recipe import Execution, load_recipe
+from davam.train.history import run_name, training_uri
 from pipelines.stage import DEFAULT_PRESETS, Built, Run, Stage, explain, run_stage
+from pipelines.stage_one import STAGE_ONE
 
 
 def write_note(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
@@ -21,6 +23,29 @@ STAGE = Stage("note", 1, lambda recipe: (), lambda recipe: {}, write_note)
 def a_run(store: Path, force: tuple[str, ...]) -> Run:
     execution = config.validate(Execution, {"store": str(store), "force": force})
     return Run(load_recipe(DEFAULT_PRESETS.split(","), []), execution, Store(str(store)), ())
+
+
+@pytest.mark.parametrize("forced", [True, False])
+def test_a_forced_training_goes_on_from_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forced: bool
+) -> None:
+    run = a_run(tmp_path, ("stage_one",) if forced else ())
+    attempt = run.store.new_attempt("stage_one", "f" * 64)
+    checkpoint = Path(training_uri(str(tmp_path), run_name("stage_one", attempt.fingerprint)), "train_state.pt")
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"unreadable")
+    record = {"epochs": 1, "parameters": 1, "objective": "loss", "best_valid": 1.0, "train_s": 1.0, "beside_s": 0.0}
+
+    def finds(task: object, steps: int) -> dict[str, object]:
+        assert checkpoint.exists() is not forced
+        return record
+
+    monkeypatch.setattr(Run, "connect", lambda run: None)
+    monkeypatch.setattr("pipelines.training.require_rows", lambda rows, recipe: None)
+    monkeypatch.setattr("pipelines.training.train_steps", lambda rows, config, split: 1)
+    monkeypatch.setattr("cluster.train.run_training", finds)
+    tokens = Manifest("tokens", "a" * 64, 1, "x", "2026", {}, {}, (), {}, {}, {})
+    assert STAGE_ONE.build(run, {"tokens": tokens}, attempt).counts["epochs"] == 1
 
 
 @pytest.mark.parametrize("damage", ["torn manifest", "lost file"])

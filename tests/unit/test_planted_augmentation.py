@@ -15,7 +15,7 @@ from davam.nn.noise import Stream, generator
 from davam.recipe import load_recipe
 
 ROWS, SEEDS = 200, 3
-SMALL = ["model.hidden_dim=32", "model.embed_dim=24", "stage_one.epochs=60", "stage_one.optimizer.lr=0.01"]
+SMALL = ["model.hidden_dim=32", "model.embed_dim=24", "stage_one.epochs=30", "stage_one.optimizer.lr=0.02"]
 
 
 def fresh(seed: int) -> Source:

@@ -1,11 +1,17 @@
 """Checks of generated rows, against brute force and by hand."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from davam.errors import DataError
 from davam.quality.checks import ACROSS_ROWS, CHECKS, FLAGS, Columns, Filters, flag_rows, repeated_share
 from davam.quality.copies import LONGEST, CopyIndex
-from davam.quality.duplicates import repeats
+from davam.quality.duplicates import Earlier, repeats
 from davam.quality.near import BANDS, band_hashes
 from davam.quality.personal import has_personal_data, passes_luhn
 from davam.quality.text import hash_texts, is_among, normalized
@@ -76,6 +82,49 @@ def test_repeats_are_those_of_earlier_rows() -> None:
     assert repeats(hash_N[:, None], [np.array([1, 2], np.uint64)]).tolist()[-1]
     pair_NB = np.array([[1, 2], [3, 2], [3, 4], [5, 6]], np.uint64)
     assert repeats(pair_NB, []).tolist() == [False, True, True, False]
+
+
+@given(st.lists(st.lists(st.integers(0, 50), max_size=8), max_size=20))
+def test_hashes_of_earlier_rows_stay_all_there_in_few_arrays(parts: list[list[int]]) -> None:
+    earlier = Earlier()
+    for stop, part in enumerate(parts, 1):
+        earlier.add(np.array(part, np.uint64), stop)
+        assert earlier.stop == stop
+    assert sorted(value for array in earlier.sorted_M for value in array.tolist()) == sorted(itertools.chain(*parts))
+    assert all(np.array_equal(array, np.sort(array)) for array in earlier.sorted_M)
+    lengths = [len(array) for array in earlier.sorted_M]
+    assert all(longer >= 2 * shorter for longer, shorter in itertools.pairwise(lengths))
+
+
+def test_more_text_than_can_be_searched_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("davam.quality.copies.MOST_POSITIONS", 6)
+    CopyIndex.build([[4, 5], [6, 7]], ["a b", "c d"])
+    with pytest.raises(
+        DataError, match="the training text has 7 tokens and ends of rows, and 6 at most can be searched"
+    ):
+        CopyIndex.build([[4, 5], [6, 7, 8]], ["a b", "c d e"])
+
+
+def test_arrays_of_earlier_rows_do_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("davam.quality.duplicates.MOST_TOGETHER", 4)
+    earlier = Earlier()
+    for stop in range(1, 14):
+        earlier.add(np.array([stop], np.uint64), stop)
+    assert [len(array) for array in earlier.sorted_M] == [4, 4, 4, 1]
+
+
+@pytest.mark.parametrize("together", [1, 3, 100])
+def test_bands_and_prefixes_do_not_depend_on_what_is_made_together(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"row {i} of {i % 3} and {i % 5} words" for i in range(10)]
+    rows = [[4 + (i * j) % 7 for j in range(6)] for i in range(10)]
+    whole, bands = CopyIndex.build(rows, texts), band_hashes(texts)
+    monkeypatch.setattr("davam.quality.near.TOGETHER", together)
+    monkeypatch.setattr("davam.quality.copies.TOGETHER", together)
+    assert np.array_equal(band_hashes(texts), bands)
+    for name, values in dataclasses.asdict(CopyIndex.build(rows, texts)).items():
+        assert np.array_equal(values, getattr(whole, name)), name
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ class Prior(nn.Module, ABC):
             logits_BK, cache = self._next(code_B, cache, label_B)
             log_p_BK = logits_BK.float().log_softmax(1)
             kept_nats_B = -log_p_BK.gather(1, target_BS[:, t : t + 1])[:, 0] * kept_BS[:, t]
-            no_end_nats_B = -torch.log1p(-log_p_BK[:, self.end_code].exp()) * moved_BS[:, t]
+            no_end_nats_B = -torch.log1p(-log_p_BK[:, self.end_code].exp())
+            no_end_nats_B = torch.where(moved_BS[:, t], no_end_nats_B, 0.0)  # it may be infinite where nothing moves
             weight_nats.append(kept_nats_B + no_end_nats_B)
             if t < width:
                 drawn_B, _ = draw(logits_BK, uniform_BT[:, t], choice, (self.end_code,))
@@ -112,8 +113,10 @@ class Prior(nn.Module, ABC):
         least: int = 1,
         most: int | None = None,
         label_B: Tensor | None = None,
+        barred_codes: tuple[int, ...] = (),
     ) -> CodeDraw:
-        """Draws one sequence per row of uniform numbers, of `least` to `most` codes, at most their width.
+        """Draws one sequence per row of uniform numbers, of `least` to `most` codes, at most their width, none of them
+        barred.
 
         The end is impossible before `least` codes and certain after `most`. The nats are those of the model as it
         is, whatever the choice.
@@ -130,7 +133,7 @@ class Prior(nn.Module, ABC):
                 nats_B.index_add_(0, block.row_A, -logits_AK.log_softmax(-1)[:, self.end_code] * block.alive_A)
                 block.finish()
                 break
-            barred = (self.end_code,) if t < least else ()
+            barred = barred_codes + ((self.end_code,) if t < least else ())
             code_A, nats_A = draw(logits_AK, uniform_BT[block.row_A, t], choice, barred)
             nats_B.index_add_(0, block.row_A, nats_A * block.alive_A)
             block.end(code_A == self.end_code)
