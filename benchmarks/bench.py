@@ -25,7 +25,7 @@ from davam.api import SAMPLE_ROWS, TextModel
 from davam.data.batches import Rows, plan_epoch, row_noise, take_slice
 from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
 from davam.families.base import Clock
-from davam.families.codes import CodebookConfig
+from davam.families.codes import CodebookConfig, QuantizedFamily
 from davam.families.vae import Vae
 from davam.nn import ops
 from davam.recipe import Recipe, load_recipe
@@ -199,7 +199,8 @@ def untrained(tokenizer: TextTokenizer) -> TextModel:
     recipe = load_recipe(["recommended", "ptb"])
     model = TextModel(recipe.model, recipe.prior, tokenizer, recipe.data.max_tokens)
     model.core.init_weights(0)
-    codebook = model.codes.codebook
+    assert isinstance(model.core, QuantizedFamily)
+    codebook = model.core.codebook
     h_ND = torch.randn(4_096, codebook.code_KD.shape[1], generator=torch.Generator().manual_seed(0))
     centre_KD, share_K = ops.kmeans(h_ND, len(codebook.code_KD), np.random.default_rng(0), iterations=1)
     codebook.initialize(centre_KD, share_K, 1000.0)

@@ -28,6 +28,7 @@ from davam.data import fs
 from davam.data.artifacts import Manifest, Store, fingerprint, short, write_table
 from davam.data.pieces import Piece
 from davam.errors import ArtifactError, ConfigError, DataError
+from davam.log import say
 from davam.recipe import Recipe
 from davam.train.stages import check_enough
 from pipelines.conditions import (
@@ -45,7 +46,7 @@ from pipelines.experiments import Experiment, publish, record
 from pipelines.full import plan
 from pipelines.model import model_stage, model_uri
 from pipelines.samples import SAMPLES
-from pipelines.stage import Run, explain, guarded, numbers, open_run, parser, run_stage, say
+from pipelines.stage import Run, explain, guarded, numbers, open_run, parser, run_stage
 from pipelines.tokens import TOKENS
 
 CELL_STAGE, TEXTS_STAGE, VERSION = "augment_cell", "augment_texts", 1

@@ -18,10 +18,10 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     """Writes `codes/1` by split, with labels `labels/1` as well."""
-    require_codes(run.recipe, "codes")
+    require_codes(run.recipe)
     run.connect()
     from cluster import batch
-    from cluster.progress import progress
+    from cluster.progress import busy_s, progress
 
     tokens = inputs["tokens"]
     parts = [(uri, split) for split in ("train", "valid", "test") for uri in run.store.file_uris(tokens, split)]
@@ -36,7 +36,8 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
             batch.BLOCK_ROWS,
         )
         batch.write(coded, attempt.uri, by_split=True)
-    return Built({"rows": attempt.rows()})
+        spent_s = busy_s(counter)
+    return Built({"rows": attempt.rows()}, busy_s=spent_s)
 
 
 CODES = Stage("codes", 1, lambda recipe: (TOKENS, STAGE_ONE), uses, build)

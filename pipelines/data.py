@@ -10,6 +10,8 @@ from davam.errors import ConfigError, DataError
 from davam.recipe import Recipe
 from davam.train.stages import check_enough
 
+TOKENIZER = "tokenizer"
+
 
 def read_rows(store_uri: str, manifest: Manifest, split: str, end_code: int | None, labels: Labels) -> Rows:
     """The split's rows of `tokens/1`, or of `codes/1` with the end code appended when one is given; with their labels,
@@ -28,14 +30,16 @@ def read_rows(store_uri: str, manifest: Manifest, split: str, end_code: int | No
 
 def read_tokenizer(store_uri: str, manifest: Manifest) -> TextTokenizer:
     """The tokenizer of a `tokens` artifact."""
-    folder = localize(Store(store_uri).artifact_uri(manifest.stage, manifest.fingerprint))
-    return TextTokenizer.load(folder / "tokenizer")
+    folder = localize(Store(store_uri).artifact_uri(manifest.stage, manifest.fingerprint), TOKENIZER)
+    return TextTokenizer.load(folder / TOKENIZER)
 
 
 def read_labels(store_uri: str, manifest: Manifest) -> Labels:
     """The labels of a `tokens` artifact; none of a corpus without."""
-    folder = localize(Store(store_uri).artifact_uri(manifest.stage, manifest.fingerprint))
-    return Labels(json.loads((folder / LABELS).read_bytes())) if (folder / LABELS).exists() else NO_LABELS
+    if f"{manifest.attempt}/{LABELS}" not in {entry.path for entry in manifest.files}:
+        return NO_LABELS
+    folder = localize(Store(store_uri).artifact_uri(manifest.stage, manifest.fingerprint), LABELS)
+    return Labels(json.loads((folder / LABELS).read_bytes()))
 
 
 def split_rows(manifest: Manifest, split: str) -> int:
@@ -50,7 +54,14 @@ def require_rows(rows: Manifest, recipe: Recipe) -> None:
         raise DataError("no test sentences: give data.valid and data.test, or raise data.test_share")
 
 
-def require_codes(recipe: Recipe, stage: str) -> None:
-    """Raises ConfigError for a stage that the recipe's family does not have."""
+def require_codes(recipe: Recipe) -> None:
+    """Raises ConfigError for a family whose sentences have no codes."""
+    if not recipe.discrete:
+        raise ConfigError(f"codes: model.kind={recipe.model.kind} has no codes, and so no such stage")
+
+
+def require_prior(recipe: Recipe) -> None:
+    """Raises ConfigError for a family without codes that a prior learns afterwards."""
     if not recipe.has_codes:
-        raise ConfigError(f"{stage}: model.kind={recipe.model.kind} has no codes, and so no such stage")
+        what = "learns its prior in stage one" if recipe.discrete else "has no codes"
+        raise ConfigError(f"stage_two: model.kind={recipe.model.kind} {what}, and so no such stage")

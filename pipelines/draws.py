@@ -17,7 +17,7 @@ from davam.data.schemas import SCHEMAS
 from davam.errors import DataError
 from davam.evaluate.diversity import evenly
 from davam.evaluate.text_tables import Setting
-from davam.families import family_of
+from davam.families import is_language_model
 from davam.nn.choice import Choice
 from davam.recipe import Recipe
 from davam.sampling import Sampling
@@ -119,7 +119,7 @@ def sampling_of(setting: Setting, recipe: Recipe) -> Sampling:
     if setting.kind == "length":
         return Sampling(min_length=int(setting.value), max_length=int(setting.value))
     choice = Choice(temperature=setting.value)
-    return Sampling(decoder=choice) if family_of(recipe.model).exact else Sampling(prior=choice, decoder=choice)
+    return Sampling(decoder=choice) if is_language_model(recipe.model) else Sampling(prior=choice, decoder=choice)
 
 
 def _id_blocks(number: int, setting: Setting, rows: int) -> list[pa.Table]:

@@ -11,7 +11,8 @@ from davam.data import grammar
 from davam.data.artifacts import Attempt, Manifest
 from davam.errors import DataError
 from davam.evaluate import metrics
-from davam.families import family_of
+from davam.families import family_of, has_code_a_word, is_language_model
+from davam.families.codes import CodesConfig
 from davam.families.vae import VaeConfig
 from davam.recipe import GrammarData, Recipe
 from pipelines.codes import CODES
@@ -30,15 +31,15 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 
 
 def importance_draws(recipe: Recipe) -> int:
-    """Posterior draws a sentence; none without a single Gaussian latent."""
-    return recipe.evaluation.importance_draws if isinstance(recipe.model, VaeConfig) else 0
+    """Posterior draws a sentence; none without a posterior to draw from."""
+    return recipe.evaluation.importance_draws if family_of(recipe.model).weighs_draws else 0
 
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     """Writes `scores/2`; the measures go into the manifest."""
     run.connect()
     from cluster import batch
-    from cluster.progress import progress
+    from cluster.progress import busy_s, progress
 
     parts = [(uri, "test") for uri in run.store.file_uris(inputs["tokens"], "test")]
     total = sum(entry.rows or 0 for entry in inputs["tokens"].files if entry.split == "test")
@@ -56,15 +57,16 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
             256,
         )
         batch.write(scored, attempt.uri, by_split=False)
+        spent_s = busy_s(counter)
     scores = attempt.read_table("scores/2").sort_by("id")
     if scores.num_rows != total:
         raise DataError(f"{scores.num_rows} scores for {total} test rows; build the stage again with --force evaluate")
     measures = score_measures(scores, run.recipe) | sample_measures(run, inputs)
-    if run.recipe.has_codes:
+    if run.recipe.discrete:
         measures |= code_measures(run, inputs)
     if isinstance(run.recipe.data, GrammarData):
         measures |= floor_measures(run, inputs, scores, measures)
-    return Built({"rows": scores.num_rows}, measures)
+    return Built({"rows": scores.num_rows}, measures, spent_s)
 
 
 def score_measures(scores: pa.Table, recipe: Recipe) -> dict[str, float]:
@@ -73,17 +75,20 @@ def score_measures(scores: pa.Table, recipe: Recipe) -> dict[str, float]:
         scores[name].to_numpy() for name in ("rec_nats", "kl_nats", "num_tokens", "num_latents", "tokens_matched")
     )
     tokens, rec_only = int(tokens_B.sum()), metrics.ppl_bound(float(rec_B.sum()), 0.0, int(tokens_B.sum()))
-    if family_of(recipe.model).exact:
+    if is_language_model(recipe.model):
         return {"nll_nats": float(rec_B.mean()), "ppl_exact": rec_only, "ppl_paper": rec_only}
     measures = {
         "rec_nats": float(rec_B.mean()),
         "kl_nats_sum": float(kl_B.mean()),
-        "ppl_bound": metrics.ppl_bound(float(rec_B.sum()), float(kl_B.sum()), tokens),
+        perplexity_name(recipe): metrics.ppl_bound(float(rec_B.sum()), float(kl_B.sum()), tokens),
         "free_running_accuracy": float(matched_B.sum() / tokens_B.sum()),
         "free_running_exact": float((matched_B == tokens_B).mean()),
     }
     if isinstance(recipe.model, VaeConfig):
         return measures | single_latent_measures(scores, tokens)
+    if family_of(recipe.model).weighs_draws:
+        measures |= importance_measures(scores, tokens)
+        return measures | {"kl_nats_per_code": float(kl_B.sum() / latents_B.sum())}
     length_nats = float(scores["length_nats"].to_numpy().sum())
     per_latent = float((kl_B.sum() - length_nats) / latents_B.sum())
     if not recipe.has_codes:
@@ -91,31 +96,47 @@ def score_measures(scores: pa.Table, recipe: Recipe) -> dict[str, float]:
         # Row 8 of Table II leaves the KL out altogether; VAE+Attn is not in it.
         return measures | ({"ppl_paper": rec_only} if recipe.model.kind == "gavam" else {})
     # So does row 9; DAVAM's averages the KL.
-    averages_kl = recipe.model.kind == "davam"
+    averages_kl = has_code_a_word(recipe.model)
     ppl_paper = metrics.ppl_paper(rec_B, kl_B, latents_B, tokens_B) if averages_kl else rec_only
     return measures | {"kl_nats_per_code": per_latent, "ppl_paper": ppl_paper}
 
 
+def perplexity_name(recipe: Recipe) -> str:
+    """What exp((Rec + KL) / tokens) is for the recipe's family."""
+    return "ppl_exact" if family_of(recipe.model).exact else "ppl_bound"
+
+
 def single_latent_measures(scores: pa.Table, tokens: int) -> dict[str, float]:
     """The importance-weighted perplexity, which is the paper's figure of these rows, and what the latent carries."""
-    iw_nats = float(scores["iw_nats"].to_numpy().sum())
+    weighed = importance_measures(scores, tokens)
     mean_BD, logvar_BD = (np.stack(scores[f"posterior_{name}"].to_pylist()) for name in ("mean", "logvar"))
     carried = _floats(metrics.latent_measures(mean_BD, logvar_BD))
-    ppl_iw = metrics.ppl_bound(iw_nats, 0.0, tokens)
-    figures = {"iw_nats": iw_nats / scores.num_rows, "ppl_iw": ppl_iw, "ppl_paper": ppl_iw}
-    return figures | carried
+    return weighed | {"ppl_paper": weighed["ppl_iw"]} | carried
+
+
+def importance_measures(scores: pa.Table, tokens: int) -> dict[str, float]:
+    """The importance-weighted nats of a sentence, and their perplexity."""
+    iw_nats = float(scores["iw_nats"].to_numpy().sum())
+    return {"iw_nats": iw_nats / scores.num_rows, "ppl_iw": metrics.ppl_bound(iw_nats, 0.0, tokens)}
 
 
 def code_measures(run: Run, inputs: dict[str, Manifest]) -> dict[str, float]:
     """How the codes of the test sentences are used and, with a code for every word, what they say about the words."""
+    assert isinstance(run.recipe.model, CodesConfig)
     codes = run.store.read_table(inputs["codes"], "codes/1", split="test").sort_by("id")
-    codes_N = np.concatenate([np.asarray(row) for row in codes["codes"].to_pylist()])
-    if run.recipe.model.kind != "davam":
+    codes_N = numbered_codes(codes, run.recipe.model)
+    if not has_code_a_word(run.recipe.model):
         return _floats(metrics.code_use(codes_N))
     tokens = run.store.read_table(inputs["tokens"], "tokens/1", split="test").sort_by("id")
     words_N = np.concatenate([np.asarray(row[:-1]) for row in tokens["tokens"].to_pylist()])
     said = metrics.code_measures(codes_N, words_N, run.recipe.model.codebook_size)
     return _floats(metrics.code_use(codes_N)) | _floats(said)
+
+
+def numbered_codes(codes: pa.Table, config: CodesConfig) -> np.ndarray:
+    """The codes of all rows in one, codes_N; where places have codes of their own, numbered over all of them."""
+    rows = [np.asarray(row) for row in codes["codes"].to_pylist()]
+    return np.concatenate([row + config.codebook_size * (np.arange(len(row)) % config.codebooks) for row in rows])
 
 
 def sample_measures(run: Run, inputs: dict[str, Manifest]) -> dict[str, float]:
@@ -151,7 +172,7 @@ def _floats(measures: Any) -> dict[str, float]:
 
 def needs(recipe: Recipe) -> tuple[Stage, ...]:
     """The text, the model, its samples and, where there are any, its codes."""
-    codes = (CODES,) if recipe.has_codes else ()
+    codes = (CODES,) if recipe.discrete else ()
     return (TOKENS, *codes, model_stage(recipe), SAMPLES)
 
 

@@ -6,7 +6,6 @@ it.
 
 import dataclasses
 import json
-import sys
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +16,7 @@ from davam.errors import ArtifactError
 from davam.evaluate.page import Page, html, markdown
 from davam.evaluate.report import Section
 from davam.evaluate.verdict import Usefulness
+from davam.log import say
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def publish(page: Page, uri: str) -> None:
     fs.write_bytes_atomic(f"{uri}.md", markdown(page).encode())
     fs.write_bytes_atomic(f"{uri}.html", html(page).encode())
     print(markdown(page))
-    print(f"{uri}.html", file=sys.stderr)
+    say(f"{uri}.html")
 
 
 def experiments_of(store: Store, tokens: Manifest) -> list[Experiment]:

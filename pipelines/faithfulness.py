@@ -12,6 +12,7 @@ from davam.data.tokenizer import EOS_ID, TextTokenizer
 from davam.evaluate import metrics
 from davam.evaluate.code_browser import CodeEntry, browse_codes
 from davam.evaluate.faithfulness import Faithfulness, Interpolation, nearest_of, to_json
+from davam.families import has_code_a_word
 from davam.generation.held_out import CopyRates, copy_rates_of
 from davam.generation.training_text import TrainingText
 from davam.quality.checks import Filters
@@ -37,7 +38,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     found = Faithfulness(
         nearest_of(text.index, text.rows("train")[1], ids[shown], sample_rows[shown], sample_texts[shown]),
         interpolations(model, test_texts),
-        code_entries(run, inputs, model.tokenizer) if run.recipe.model.kind == "davam" else (),
+        code_entries(run, inputs, model.tokenizer) if has_code_a_word(run.recipe.model) else (),
     )
     fs.write_bytes_atomic(fs.join(attempt.uri, "faithfulness.json"), to_json(found))
     rates = _named("sample", copy_rates_of(text.index, sample_rows, sample_texts, Filters()))

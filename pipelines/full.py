@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 
+from davam import log
 from davam.cli import print_lines
 from davam.data.artifacts import Manifest, short
 from davam.recipe import Recipe
@@ -29,8 +30,9 @@ SAMPLES_SHOWN = 10
 def plan(recipe: Recipe) -> list[Stage]:
     """The recipe's stages in order. Some families are pretrained; those without codes have no prior to learn them."""
     pretraining = [] if recipe.pretraining is None else [PRETRAINING]
-    prior = [CODES, STAGE_TWO] if recipe.has_codes else []
-    return [TOKENS, *pretraining, STAGE_ONE, *prior, SAMPLES, EVALUATE, FAITHFULNESS, REPORT]
+    codes = [CODES] if recipe.discrete else []
+    prior = [STAGE_TWO] if recipe.has_codes else []
+    return [TOKENS, *pretraining, STAGE_ONE, *codes, *prior, SAMPLES, EVALUATE, FAITHFULNESS, REPORT]
 
 
 def full(run: Run) -> None:
@@ -48,8 +50,10 @@ def full(run: Run) -> None:
 def build(run: Run) -> dict[str, Manifest]:
     """The manifests of all stages, each built now unless it is there; and the record of the run."""
     stages = plan(run.recipe)
-    run.store.write_plan({stage.name: stage.fingerprint(run.recipe) for stage in stages}, run.arguments)
-    built = {stage.name: run_stage(stage, run) for stage in stages}
+    identities = {stage.name: stage.fingerprint(run.recipe) for stage in stages}
+    run.store.write_plan(identities, run.arguments)
+    with log.about(run=short(identities[REPORT.name])):
+        built = {stage.name: run_stage(stage, run) for stage in stages}
     record = {"model_uri": model_uri(run, built), "report_uri": page_uri(run, built), "recipe": run.recipe.plain()}
     run.store.write_run(built["report"], record)
     return built

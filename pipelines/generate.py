@@ -26,21 +26,20 @@ from davam.data import fs
 from davam.data.artifacts import Store
 from davam.errors import ArtifactError, ConfigError
 from davam.generation.card import dataset_card
-from davam.generation.corpus import Corpus, Range, Summary, next_range, read_corpus
+from davam.generation.corpus import HASHES, Corpus, Range, Summary, hash_bytes, most_range_rows, next_range, read_corpus
 from davam.generation.forecast import Machine, Probe, forecast, machine, read_prices
 from davam.generation.held_out import CopyRates, copy_rates_of
 from davam.generation.spec import Spec
 from davam.generation.training_text import TrainingText, text_at, text_of
+from davam.log import say
 from davam.quality.checks import COPY_FLAGS
 from davam.recipe import Execution
 from pipelines.model import open_model
-from pipelines.stage import add_execution, connect, execution_of, guarded, say
+from pipelines.stage import add_execution, connect, execution_of, guarded
 
 MOST_ROWS = 10**10
 PROBE_ROWS, SHOWN = 1_000, 5
 LEAST_ROW_BYTES = 50  # a short sentence with its codes, compressed
-RANGE_ROWS_PER_WORKER = 500_000
-MOST_RANGE_ROWS = 4_000_000  # the driver judges a range as a whole
 PRICES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster", "prices.yaml")
 
 
@@ -70,14 +69,14 @@ def generate(options: argparse.Namespace) -> None:
     """Makes what is missing of the corpus, and prints where it is."""
     order = order_of(options)
     check_store(order.execution.store, order.rows)
+    check_memory(order.rows, order.spec.filters.drop, machine_bytes())
     if options.probe:
         machines = None if options.machine is None else machine(read_prices(options.prices), options.machine)
         connect(order.execution)
         look_ahead(order, machines)
         return
     corpus = Corpus(order.execution.store, order.identity)
-    most = min(RANGE_ROWS_PER_WORKER * order.execution.workers, MOST_RANGE_ROWS)
-    make_missing(order, corpus, options.range_rows or most)
+    make_missing(order, corpus, options.range_rows or most_range_rows(order.execution.workers))
     summary = corpus.finish(order.rows)
     card = dataset_card(summary, order.identity, order.model_uri, held_out(corpus, order))
     fs.write_bytes_atomic(fs.join(corpus.uri, "README.md"), card.encode())
@@ -119,16 +118,14 @@ def make_missing(order: Order, corpus: Corpus, most: int) -> None:
 
 def look_ahead(order: Order, kind: Machine | None) -> None:
     """Makes a few rows that are not kept, and prints their quality, some of them, and what all rows will take."""
-    import ray
-
     from cluster import generation
-    from cluster.progress import progress
+    from cluster.progress import busy_s, progress
 
     with tempfile.TemporaryDirectory() as folder:
         trial = Corpus(folder, order.identity)
         with progress("probe", PROBE_ROWS, "rows") as counter:
             table = generation.make_once(source_of(order), PROBE_ROWS, order.execution, counter)
-            busy_s = ray.get(counter.get.remote())["busy_s"]
+            spent_s = busy_s(counter)
         part = trial.close(0, PROBE_ROWS, table, PROBE_ROWS)
         size = sum(count for _, count in fs.list_files(fs.join(folder, "data")))
         if part.kept:
@@ -140,7 +137,7 @@ def look_ahead(order: Order, kind: Machine | None) -> None:
         print(f"dropped_{name} {count / PROBE_ROWS:.4f}")
     for name, count in part.said.flagged.items():
         print(f"flagged_{name} {count / max(1, part.kept):.4f}")
-    probe = Probe(PROBE_ROWS, part.kept, busy_s, size)
+    probe = Probe(PROBE_ROWS, part.kept, spent_s, size)
     for name, value in forecast(probe, order.rows, order.execution.workers, usd_per_worker_hour).items():
         print(f"{name} {value:.6g}")
 
@@ -203,6 +200,23 @@ def check_store(uri: str, rows: int) -> None:
                 f"--store {uri} has {free / 1e9:,.1f} GB free, but {rows:,} rows take at least "
                 f"{rows * LEAST_ROW_BYTES / 1e9:,.0f} GB; give another --store, or fewer rows"
             )
+
+
+def check_memory(rows: int, drop: Sequence[str], there: int) -> None:
+    """Raises ConfigError where the hashes of the rows, which are compared with each other, do not fit into memory."""
+    needed = hash_bytes(rows, drop)
+    if needed > there:
+        named = [name for name in HASHES if name in drop]
+        raise ConfigError(
+            f"filters.drop names {' and '.join(named)}, whose hashes take {needed / 1e9:,.0f} GB here for {rows:,} "
+            f"rows, but this machine has {there / 1e9:,.0f} GB; leave out {named[-1]}, give fewer rows, or make the "
+            "corpus in parts with a seed and a --store for each"
+        )
+
+
+def machine_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def report(summary: Summary, uri: str) -> None:

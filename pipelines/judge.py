@@ -18,7 +18,7 @@ from davam.data.artifacts import Attempt, Manifest, Store
 from davam.data.batches import Rows
 from davam.data.source import split_by_hash
 from davam.errors import ConfigError, DataError
-from davam.families import family_of
+from davam.families import is_language_model
 from davam.families.base import Trainable
 from davam.recipe import Recipe
 from davam.train.stages import stage_one_module
@@ -39,7 +39,7 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     """Trains by Ray Train; rank 0 writes the model folder. Raises ConfigError for a model that cannot judge, DataError
     for too little text."""
-    if not family_of(run.recipe.model).exact:
+    if not is_language_model(run.recipe.model):
         raise ConfigError(f"judge: model.kind={run.recipe.model.kind} has no exact likelihood; use --preset judge")
     rows = split_rows(inputs["tokens"], "valid")
     if rows < LEAST_ROWS:

@@ -1,16 +1,13 @@
 """Which stage ends with the complete model: a family without codes has no prior, and so no second stage. And the model
 that a user names."""
 
-from davam.api import model_folder
-from davam.data import channel
-from davam.data.artifacts import Manifest, folder_digest
+from davam.api import model_digest
+from davam.data.artifacts import Manifest
 from davam.errors import ConfigError
 from davam.recipe import Recipe
-from pipelines.stage import Run, Stage, absolute
+from pipelines.stage import Run, Stage, pointed_to
 from pipelines.stage_one import STAGE_ONE
 from pipelines.stage_two import STAGE_TWO
-
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 def model_stage(recipe: Recipe) -> Stage:
@@ -29,9 +26,8 @@ def open_model(uri: str, expected_sha256: str | None) -> tuple[str, str]:
 
     Raises ConfigError when the digest is not the expected one.
     """
-    uri = channel.run_uri(absolute(uri)) or uri
-    folder = model_folder(uri)
-    digest = folder_digest(folder, MODEL_FILES)
+    uri = pointed_to(uri)
+    digest = model_digest(uri)
     if expected_sha256 is not None and not digest.startswith(expected_sha256):
         raise ConfigError(f"--model {uri} has the digest {digest}, not {expected_sha256}; it is another model")
-    return absolute(uri), digest
+    return uri, digest

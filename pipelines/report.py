@@ -19,12 +19,12 @@ from davam.evaluate.faithfulness import from_json
 from davam.evaluate.paper import paper_figures
 from davam.evaluate.report import Figure, Reconstruction, Report, Sample, StageRow, render, to_json
 from davam.evaluate.verdict import Usefulness, decide
-from davam.families.codes import CodebookConfig
+from davam.families.codes import CodesConfig
 from davam.quality.checks import Filters
 from davam.recipe import GrammarData, Recipe
 from davam.train.history import read_history
 from pipelines.codes import CODES
-from pipelines.evaluate import EVALUATE
+from pipelines.evaluate import EVALUATE, numbered_codes
 from pipelines.experiments import Experiment, experiments_of
 from pipelines.faithfulness import FAITHFULNESS
 from pipelines.pretraining import PRETRAINING
@@ -93,7 +93,9 @@ CURVES = (
 
 def uses(recipe: Recipe) -> dict[str, Any]:
     """The whole recipe is shown, so all of it is part of the page."""
-    return recipe.plain()
+    plain = recipe.plain()
+    # A model without a warm start is what it was before there were any.
+    return plain if recipe.warm_start else {name: value for name, value in plain.items() if name != "warm_start"}
 
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
@@ -133,7 +135,7 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
             Sample(row.id, row.text, _note(row.text, run.recipe), row.training_text, row.copied_tokens)
             for row in found.nearest
         ],
-        code_usage=code_usage(run, inputs) if run.recipe.has_codes else [],
+        code_usage=code_usage(run, inputs) if run.recipe.discrete else [],
         codes=found.codes,
         sections=[entry.section for entry in experiments],
         lengths={
@@ -180,9 +182,10 @@ def warnings(measures: dict[str, float], inputs: dict[str, Manifest], recipe: Re
     found = []
     if recipe.data.label_column is not None:
         found.append("All likelihoods are given the label; they do not compare with those of a model without labels.")
-    if isinstance(recipe.model, CodebookConfig) and measures["codes_used"] < recipe.model.codebook_size:
-        size, used = recipe.model.codebook_size, int(measures["codes_used"])
-        found.append(f"{size - used} of {size} codes do not occur in the test sentences.")
+    if isinstance(recipe.model, CodesConfig):
+        size, used = recipe.model.codebooks * recipe.model.codebook_size, int(measures["codes_used"])
+        if used < size:
+            found.append(f"{size - used} of {size} codes do not occur in the test sentences.")
     dropped = inputs["tokens"].counts["dropped_blank"] + inputs["tokens"].counts["dropped_too_long"]
     if dropped:
         found.append(f"{dropped} rows were dropped: blank, or longer than {recipe.data.max_tokens} tokens.")
@@ -215,10 +218,11 @@ def curves(histories: dict[str, list[dict[str, float]]]) -> list[Curve]:
 
 def code_usage(run: Run, inputs: dict[str, Manifest]) -> list[int]:
     """How often each code occurs in the test sentences."""
-    assert isinstance(run.recipe.model, CodebookConfig)
+    config = run.recipe.model
+    assert isinstance(config, CodesConfig)
     table = run.store.read_table(inputs["codes"], "codes/1", split="test", columns=["codes"])
-    flat = np.concatenate([np.asarray(row) for row in table["codes"].to_pylist()])
-    return [int(n) for n in np.bincount(flat, minlength=run.recipe.model.codebook_size)]
+    flat_N = numbered_codes(table, config)
+    return [int(n) for n in np.bincount(flat_N, minlength=config.codebooks * config.codebook_size)]
 
 
 def _note(text: str, recipe: Recipe) -> str:
@@ -228,8 +232,11 @@ def _note(text: str, recipe: Recipe) -> str:
 
 
 def _family(recipe: Recipe) -> str:
-    codes = f", {recipe.model.codebook_size} codes" if isinstance(recipe.model, CodebookConfig) else ""
-    return f"{recipe.model.kind}{codes}"
+    config = recipe.model
+    if not isinstance(config, CodesConfig):
+        return config.kind
+    each = f" for each of {config.codebooks} latents" if config.codebooks > 1 else ""
+    return f"{config.kind}, {config.codebook_size} codes{each}"
 
 
 def _paper(recipe: Recipe, name: str) -> str | None:
@@ -261,8 +268,9 @@ def _row(manifest: Manifest) -> StageRow:
 def needs(recipe: Recipe) -> tuple[Stage, ...]:
     """All stages before this one."""
     pretraining = () if recipe.pretraining is None else (PRETRAINING,)
-    prior = (CODES, STAGE_TWO) if recipe.has_codes else ()
-    return (TOKENS, *pretraining, STAGE_ONE, *prior, SAMPLES, EVALUATE, FAITHFULNESS)
+    codes = (CODES,) if recipe.discrete else ()
+    prior = (STAGE_TWO,) if recipe.has_codes else ()
+    return (TOKENS, *pretraining, STAGE_ONE, *codes, *prior, SAMPLES, EVALUATE, FAITHFULNESS)
 
 
 REPORT = Stage("report", 4, needs, uses, build)

@@ -22,7 +22,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     import ray
 
     from cluster import batch
-    from cluster.progress import progress
+    from cluster.progress import busy_s, progress
     from davam.api import SAMPLE_ROWS
 
     rows = run.recipe.samples.rows
@@ -36,7 +36,8 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
         ids = ray.data.range(rows, override_num_blocks=-(-rows // batch.block_rows(rows, run.execution)))
         drawn = batch.map_model(ids, batch.Sampler, arguments, run.execution, SAMPLE_ROWS)
         batch.write(drawn, attempt.uri, by_split=False)
-    return Built({"rows": attempt.rows()})
+        spent_s = busy_s(counter)
+    return Built({"rows": attempt.rows()}, busy_s=spent_s)
 
 
 SAMPLES = Stage("samples", 3, lambda recipe: (model_stage(recipe),), uses, build)

@@ -13,7 +13,7 @@ from davam.data.artifacts import Attempt, Manifest
 from davam.errors import ArtifactError
 from davam.evaluate import metrics
 from davam.evaluate.bigram import Ints, fit_bigram
-from davam.families import family_of
+from davam.families import is_language_model
 from davam.families.codes import CodebookConfig
 from davam.recipe import Recipe
 from davam.train.history import read_record
@@ -47,7 +47,7 @@ def text_measures(best: dict[str, float], rows: int, tokens: int, recipe: Recipe
     """What training measured in the epoch whose weights were kept; without codes, that is the perplexity or its bound
     as well."""
     rec_nats = best["valid/rec_nats"]
-    if family_of(recipe.model).exact:
+    if is_language_model(recipe.model):
         return {
             "valid_nll_nats": rec_nats,
             "valid_ppl_exact": metrics.ppl_bound(rec_nats * rows, 0.0, tokens),

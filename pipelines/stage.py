@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from davam import config
-from davam.data import fs, lease
+from davam import config, log
+from davam.data import channel, fs, lease
 from davam.data.artifacts import Attempt, Manifest, Store, explain_change, fingerprint, provenance, short
 from davam.errors import ArtifactError, DavamError
+from davam.log import say
 from davam.recipe import Execution, Recipe, load_recipe
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in the environment of every submitted job's driver
@@ -30,10 +31,12 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True)
 class Built:
-    """What a stage reports about its output: counts of rows and the like, and measures."""
+    """What a stage reports about its output: counts of rows and the like, and measures; and the seconds that all its
+    workers together spent on the rows themselves, where it has workers that say so."""
 
     counts: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    busy_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ def run_stage(stage: Stage, run: Run) -> Manifest:
     Raises ArtifactError when an input is missing.
     """
     identity = stage.fingerprint(run.recipe)
+    with log.about(stage=stage.name, fingerprint=short(identity)):
+        return _run_stage(stage, run, identity)
+
+
+def _run_stage(stage: Stage, run: Run, identity: str) -> Manifest:
     found = _reusable(stage, run, identity)
     if found is not None:
         say(f"{stage.name:<10}  skip   {short(identity)}  unchanged")
@@ -111,11 +119,17 @@ def _build(stage: Stage, run: Run, identity: str) -> Manifest:
         inputs=stage.inputs(run.recipe),
         counts=built.counts,
         metrics=built.metrics,
-        provenance=provenance() | {"wall_s": round(wall_s, 2), "workers": run.execution.workers},
+        provenance=provenance() | _took(built, wall_s, run.execution),
     )
     counted = ", ".join(f"{value:,} {name}" for name, value in built.counts.items())
-    say(f"{stage.name:<10}  done   {short(identity)}  {wall_s:.1f} s  {counted}")
+    say(f"{stage.name:<10}  done   {short(identity)}  {wall_s:.1f} s  {counted}", wall_s=round(wall_s, 2))
     return manifest
+
+
+def _took(built: Built, wall_s: float, execution: Execution) -> dict[str, Any]:
+    """What the stage was built with, and how long it took."""
+    busy = {} if built.busy_s is None else {"busy_s": round(built.busy_s, 3)}
+    return {"wall_s": round(wall_s, 2), "workers": execution.workers, "gpu": execution.gpu} | busy
 
 
 def _say_waiting(stage: Stage, holder: lease.Holder) -> None:
@@ -177,19 +191,24 @@ def guarded(act: Callable[[], None], after_stop: str = "the same command goes on
     """The exit code of the action; every error that is meant for a user becomes one message."""
     _stop_cleanly_on_sigterm()
     try:
-        act()
+        with log.about(job=job_id()):
+            act()
         return 0
     except DavamError as error:
-        say(f"error: {error}")
+        with log.about(**log.subject(error)):
+            say(f"error: {error}", "error")
         return error.exit_code
-    except (KeyboardInterrupt, SystemExit):  # Ray Train turns Ctrl-C into the latter
-        say(f"stopped; {after_stop}")
+    except (KeyboardInterrupt, SystemExit) as error:  # Ray Train turns Ctrl-C into the latter
+        with log.about(**log.subject(error)):
+            say(f"stopped; {after_stop}", "warning")
         return 128 + (_terminated or signal.SIGINT)
 
 
 def open_run(options: argparse.Namespace, given: Sequence[str]) -> Run:
     """The run that the parsed options describe. Raises ConfigError."""
     recipe = load_recipe(options.preset.split(","), options.overrides)
+    if recipe.warm_start is not None:
+        recipe = recipe.model_copy(update={"warm_start": pointed_to(recipe.warm_start)})
     execution = execution_of(options, checkpoint_every_s=options.checkpoint_every_s, force=tuple(options.force))
     return Run(recipe, execution, Store(execution.store), tuple(given))
 
@@ -292,6 +311,12 @@ def absolute(store: str) -> str:
     return fs.absolute(store)
 
 
+def pointed_to(model: str) -> str:
+    """The URI of a model; of a channel, that of the run that it points to now, since it may move meanwhile."""
+    uri = absolute(model)
+    return channel.run_uri(uri) or uri
+
+
 def _reusable(stage: Stage, run: Run, identity: str) -> Manifest | None:
     # A forced stage is not looked up: --force is the way out of a torn manifest or a lost file.
     return None if stage.name in run.execution.force else run.store.find(stage.name, identity)
@@ -315,8 +340,3 @@ def _stop_cleanly_on_sigterm() -> None:
         raise KeyboardInterrupt  # what Ray lets through
 
     signal.signal(signal.SIGTERM, stop)
-
-
-def say(line: str) -> None:
-    """Talk."""
-    print(line, file=sys.stderr, flush=True)

@@ -4,7 +4,7 @@ codes this is all of its training."""
 import sys
 from typing import Any
 
-from davam import api
+from davam import api, warm_start
 from davam.data.artifacts import Attempt, Manifest, Store
 from davam.data.batches import Rows
 from davam.families.base import Trainable
@@ -39,10 +39,12 @@ def build_worker(task: Any) -> tuple[Trainable, Rows, Rows]:
     if "pretraining" in task.inputs:
         uri = Store(task.execution.store).artifact_uri("pretraining", task.inputs["pretraining"].fingerprint)
         pretrained = api.load(uri).core.state_dict()
-    return stage_one_module(task.recipe, rows.vocab_size, rows.labels, pretrained), rows.train, rows.valid
+    module = stage_one_module(task.recipe, rows.vocab_size, rows.labels, pretrained)
+    warm_start.begin(module, task.recipe)
+    return module, rows.train, rows.valid
 
 
-STAGE_ONE = Stage("stage_one", 2, needs, uses, build)
+STAGE_ONE = Stage("stage_one", 2, needs, uses, build, warm_start.model_source)
 
 if __name__ == "__main__":
     sys.exit(main(STAGE_ONE))

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from davam import api
+from davam import api, warm_start
 from davam.data.artifacts import Attempt, Manifest, Store
 from davam.data.batches import Rows
 from davam.families.base import Trainable
@@ -11,7 +11,7 @@ from davam.families.prior import PriorTraining
 from davam.recipe import Recipe
 from davam.train.stages import stage_two_module
 from pipelines.codes import CODES
-from pipelines.data import read_rows, require_codes
+from pipelines.data import read_rows, require_prior
 from pipelines.stage import Built, Run, Stage, main
 from pipelines.stage_one import STAGE_ONE
 from pipelines.training import trained
@@ -25,7 +25,7 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     """Trains by Ray Train; rank 0 writes the complete model folder."""
-    require_codes(run.recipe, "stage_two")
+    require_prior(run.recipe)
     return trained("stage_two", run, inputs, attempt, inputs["codes"], build_worker, export)
 
 
@@ -34,6 +34,7 @@ def build_worker(task: Any) -> tuple[Trainable, Rows, Rows]:
     store, codes = task.execution.store, task.inputs["codes"]
     labels = stage_one_model(task).labels
     module = stage_two_module(task.recipe, len(labels))
+    warm_start.begin_prior(module.prior, task.recipe)
     train, valid = (read_rows(store, codes, split, module.prior.end_code, labels) for split in ("train", "valid"))
     return module, train, valid
 
@@ -56,7 +57,7 @@ def stage_one_model(task: Any) -> api.TextModel:
     return api.load(store.artifact_uri("stage_one", task.inputs["stage_one"].fingerprint))
 
 
-STAGE_TWO = Stage("stage_two", 1, lambda recipe: (CODES, STAGE_ONE), uses, build)
+STAGE_TWO = Stage("stage_two", 1, lambda recipe: (CODES, STAGE_ONE), uses, build, warm_start.model_source)
 
 if __name__ == "__main__":
     sys.exit(main(STAGE_TWO))

@@ -23,15 +23,16 @@ from davam.errors import ConfigError, TrainingError
 from davam.evaluate import metrics
 from davam.evaluate import sweep as results
 from davam.evaluate.sweep import DONE, FAILED, STOPPED, Sweep
-from davam.families import family_of
+from davam.families import family_of, is_language_model
 from davam.families.codes import CodebookConfig
+from davam.log import say
 from davam.train.history import read_history
 from davam.train.selection import epoch_nats
 from pipelines.evaluate import EVALUATE
 from pipelines.experiments import Experiment, publish, record
 from pipelines.pretraining import PRETRAINING
 from pipelines.selection import SELECTION
-from pipelines.stage import Run, Stage, arguments_of, guarded, open_run, parser, require, run_stage, say
+from pipelines.stage import Run, Stage, arguments_of, guarded, open_run, parser, require, run_stage
 from pipelines.stage_one import STAGE_ONE
 from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
@@ -178,7 +179,7 @@ def check_metric(metric: str | None, trials: Sequence[Trial]) -> None:
 def measure_names(trial: Trial) -> list[str]:
     """The measures by which the trial can be ranked: all of them are better when lower."""
     recipe = trial.run.recipe
-    if family_of(recipe.model).exact:
+    if is_language_model(recipe.model):
         return ["valid_nll_nats", "valid_ppl_exact"]
     if not recipe.has_codes:
         return ["valid_rec_nats", "valid_kl_nats_sum", "valid_ppl_bound"]
@@ -292,7 +293,7 @@ def command(trial: Trial) -> tuple[str, ...]:
 def grace_epochs(trials: Sequence[Trial]) -> int:
     """The first epoch in which all trials have what they are compared by: the first with codes."""
     models = [trial.run.recipe.model for trial in trials]
-    return max(model.continuous_epochs + 1 if isinstance(model, CodebookConfig) else 1 for model in models)
+    return max(model.unfinished_epochs + 1 if isinstance(model, CodebookConfig) else 1 for model in models)
 
 
 def log_path(trial: Trial, uri: str) -> str:

@@ -28,6 +28,7 @@ from davam.evaluate.paper import paper_figures
 from davam.evaluate.table import Table, TableRow, page
 from davam.families.base import Clock
 from davam.families.codes import CodebookConfig
+from davam.log import say
 from davam.recipe import Recipe
 from davam.train import comm
 from davam.train.lagging import WINDOW_STEPS
@@ -37,7 +38,7 @@ from davam.train.step import all_parameters, optimizer_step
 from pipelines.evaluate import EVALUATE
 from pipelines.experiments import publish
 from pipelines.pretraining import PRETRAINING
-from pipelines.stage import Run, arguments_of, guarded, open_run, parser, run_stage, say
+from pipelines.stage import Run, arguments_of, guarded, open_run, parser, run_stage
 from pipelines.stage_one import STAGE_ONE
 from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
@@ -46,6 +47,7 @@ from pipelines.training import token_rows, train_steps
 # Each row: its presets, and overrides.
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "lstm_lm": (("lstm_lm",), ()),
+    "transformer_lm": (("transformer_lm",), ()),
     "vae": (("vae",), ()),
     "vae_anneal": (("vae", "anneal"), ()),
     "vae_cyclic": (("vae", "cyclic"), ()),
@@ -57,8 +59,13 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "vae_attn": (("vae_attn",), ()),
     "gavam": (("gavam",), ()),
     "davam_q": (("davam_q",), ()),
+    "dvae": (("dvae",), ()),
+    "dvae_score": (("dvae", "dvae_score"), ()),
+    "daps": (("daps",), ()),
     "davam_128": (("recommended",), ("model.codebook_size=128", "paper_row=davam_128")),
     "davam_512": (("recommended",), ("model.codebook_size=512", "paper_row=davam_512")),
+    "davam_exact_512": (("davam_exact",), ()),
+    "davam_exact_2048": (("davam_exact",), ("model.codebook_size=2048",)),
 }
 # Of a budget's epochs, at most this share goes into a schedule's warm-up.
 WARMUP_SHARE = 0.25
@@ -156,7 +163,7 @@ def budget(recipe: Recipe, options: argparse.Namespace) -> list[str]:
 def require_time(row: Row, tokens: Manifest, seconds: float) -> None:
     """Raises ConfigError for a budget of minutes that stage one cannot make use of, by the measured time of a step."""
     recipe, minutes = row.run.recipe, row.run.recipe.stage_one.max_minutes
-    epochs = recipe.model.continuous_epochs + 1 if isinstance(recipe.model, CodebookConfig) else 1
+    epochs = recipe.model.unfinished_epochs + 1 if isinstance(recipe.model, CodebookConfig) else 1
     steps = train_steps(tokens, recipe.stage_one) // recipe.stage_one.epochs
     if recipe.stage_one.encoder_updates == "aggressive":
         steps *= 1 + 2 * WINDOW_STEPS  # the inner loop compares two windows before it can stop
@@ -190,7 +197,11 @@ def step_s(run: Run, tokens: Manifest) -> float:
 SCHEDULES = (
     "model.kl.warmup_epochs",
     "model.kl.cycle_epochs",
+    "model.estimator.temperature.epochs",
+    "model.entropy.epochs",
+    "model.still_epochs",
     "model.continuous_epochs",
+    "model.quantized_epochs",
     "model.beta_ramp_epochs",
     "stage_one.optimizer.first_decay_epoch",
     "pretraining.optimizer.first_decay_epoch",

@@ -35,19 +35,20 @@ from davam.evaluate.text_tables import (
     report_sections,
     to_json,
 )
+from davam.log import say
 from davam.recipe import load_recipe
 from pipelines.draws import JudgeSource, draws_stage, judged_stage, real_stage
 from pipelines.evaluate import EVALUATE
 from pipelines.experiments import Experiment, publish, record
 from pipelines.judge import JUDGE
-from pipelines.stage import Run, Stage, absolute, guarded, numbers, require, run_stage, say
+from pipelines.stage import Run, Stage, absolute, guarded, numbers, require, run_stage
 from pipelines.table_two import ROWS, Row, budget_text, chosen, open_row, require_none, row_parser, state, train_missing
 from pipelines.tokens import TOKENS
 
 OWN_JUDGE = "own"
 LENGTHS = (10, 20, 30, 40, 50)  # the paper's
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
-SWEPT = ("lstm_lm", "davam", "davam_q")  # families whose prior and decoder have one temperature
+SWEPT = ("lstm_lm", "transformer_lm", "davam", "davam_q")  # families whose prior and decoder have one temperature
 # Overrides that the judge follows as well: of the text, not of a row's model.
 OF_THE_TEXT = ("data.", "tokenizer.", "seed=", "corpus=")
 

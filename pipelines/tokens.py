@@ -3,17 +3,23 @@
 import json
 import sys
 import tempfile
+import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
+from davam import warm_start
+from davam.corpus import chunks_of, columns_of
 from davam.data import fs, grammar, source
 from davam.data.artifacts import Attempt, Manifest, read_tables
 from davam.data.labels import LABELS, Labels
 from davam.data.tokenizer import TextTokenizer
 from davam.errors import DataError
+from davam.log import say
 from davam.recipe import FileData, GrammarData, Recipe
+from pipelines.data import TOKENIZER
 from pipelines.stage import Built, Run, Stage, main
 
 DEFAULT_BPE_SIZE = 8_000
@@ -30,24 +36,10 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 
 
 def sources(recipe: Recipe) -> dict[str, str]:
-    """The digest of the corpus; the embedded corpus is determined by its settings."""
+    """The digests of the corpus (the embedded one is determined by its settings) and of a tokenizer that is kept."""
     if isinstance(recipe.data, GrammarData):
-        return {}
-    return {"text": source.content_digest(chunks_of(recipe.data))}
-
-
-def chunks_of(data: FileData) -> list[source.Chunk]:
-    """The pieces of the corpus that are read in parallel. Raises DataError for what cannot be read."""
-    patterns = {
-        name: None if value is None else fs.join(data.root, value) if data.root else value
-        for name, value in (("train", data.train), ("valid", data.valid), ("test", data.test))
-    }
-    return source.plan_chunks(patterns, data.format, columns_of(data))
-
-
-def columns_of(data: FileData) -> source.Columns:
-    """The columns that are read."""
-    return source.Columns(data.text_column, data.label_column)
+        return warm_start.tokenizer_source(recipe)
+    return {"text": source.content_digest(chunks_of(recipe.data))} | warm_start.tokenizer_source(recipe)
 
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
@@ -55,22 +47,35 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     recipe = run.recipe
     chunks = [] if isinstance(recipe.data, GrammarData) else chunks_of(recipe.data)
     run.connect()
-    import ray
+    from cluster import batch, progress, text
 
-    from cluster import batch, text
-
-    if isinstance(recipe.data, GrammarData):
-        rows: ray.data.Dataset = ray.data.from_arrow(grammar_rows(recipe.data))
-    else:
-        rows = text.read_corpus(chunks, columns_of(recipe.data), recipe.data.valid_share, recipe.data.test_share)
-    totals = text.count_corpus(rows)
-    tokenizer = _fit(recipe, totals[text.WORD], rows)
-    batch.write(text.tokenized(rows, tokenizer, recipe.data.max_tokens), attempt.uri, by_split=True)
+    with progress.progress("tokens", 0, "rows") as counter:
+        rows = _rows(recipe, chunks, counter)
+        totals = text.count_corpus(rows, counter)
+        tokenizer = _fit(recipe, totals[text.WORD], rows)
+        batch.write(text.tokenized(rows, tokenizer, recipe.data.max_tokens, counter), attempt.uri, by_split=True)
+        busy_s = progress.busy_s(counter)
     _save(tokenizer, attempt)
     if recipe.data.label_column is not None:
         labels = Labels.counted(_label_rows(attempt), f"data.label_column={recipe.data.label_column}")
         fs.write_bytes_atomic(fs.join(attempt.uri, LABELS), json.dumps(labels.rows).encode())
-    return _counts(attempt, totals[text.ROWS].total(), totals[text.BLANK].total(), tokenizer.vocab_size)
+    built = _counts(attempt, totals[text.ROWS].total(), totals[text.BLANK].total(), tokenizer.vocab_size)
+    return replace(built, busy_s=busy_s)
+
+
+def _rows(recipe: Recipe, chunks: list[source.Chunk], counter: Any) -> Any:
+    """The corpus as a lazy dataset of rows id, text, split, perhaps label."""
+    from ray.data import from_arrow
+
+    from cluster import text
+
+    data = recipe.data
+    if isinstance(data, FileData):
+        return text.read_corpus(chunks, columns_of(data), data.valid_share, data.test_share, counter)
+    began = time.monotonic()
+    table = grammar_rows(data)
+    counter.add.remote(busy_s=time.monotonic() - began)
+    return from_arrow(table)
 
 
 def grammar_rows(data: GrammarData) -> pa.Table:
@@ -89,6 +94,8 @@ def _fit(recipe: Recipe, words: dict[str, int], rows: Any) -> TextTokenizer:
     settings = recipe.tokenizer
     if not words:
         raise DataError("no text to train on: no training row holds a word; add text, or check data.train")
+    if recipe.warm_start is not None:
+        return warm_start.tokenizer(recipe.warm_start)
     if settings.kind == "word":
         return TextTokenizer.fit_words(words, settings.vocab_size, settings.min_count)
     return TextTokenizer.fit_bpe(text.training_texts(rows), settings.vocab_size or DEFAULT_BPE_SIZE)
@@ -97,7 +104,7 @@ def _fit(recipe: Recipe, words: dict[str, int], rows: Any) -> TextTokenizer:
 def _save(tokenizer: TextTokenizer, attempt: Attempt) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(folder)
-        fs.upload_folder(folder, fs.join(attempt.uri, "tokenizer"))
+        fs.upload_folder(folder, fs.join(attempt.uri, TOKENIZER))
 
 
 def _label_rows(attempt: Attempt) -> dict[str, Counter[str]]:
@@ -114,9 +121,7 @@ def _counts(attempt: Attempt, rows: int, blank: int, vocab_size: int) -> Built:
     kept = attempt.rows()
     dropped_long = rows - blank - kept
     if dropped_long or blank:
-        print(
-            f"tokens: dropped {blank} blank rows and {dropped_long} rows longer than data.max_tokens", file=sys.stderr
-        )
+        say(f"tokens: dropped {blank} blank rows and {dropped_long} rows longer than data.max_tokens")
     return Built({"rows": kept, "dropped_blank": blank, "dropped_too_long": dropped_long, "words": vocab_size})
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from davam.api import TextModel
+from davam.data import fs
 from davam.data.artifacts import Attempt, Manifest
 from davam.data.batches import Rows
 from davam.families.base import Trainable
 from davam.families.text import TextFamily
 from davam.recipe import TrainConfig
-from davam.train.history import run_name
+from davam.train.history import run_name, training_uri
 from pipelines.data import read_labels, read_rows, read_tokenizer, require_rows, split_rows
 from pipelines.stage import Built, Run
 
@@ -34,11 +35,13 @@ def trained(
     from cluster.train import TrainTask, run_training
 
     name = run_name(attempt.stage, attempt.fingerprint)
+    if attempt.stage in run.execution.force:
+        fs.delete_folder(training_uri(run.store.uri, name))
     task = TrainTask(stage, name, run.recipe, run.execution, inputs, attempt.uri, build, export)
     result = run_training(task, train_steps(rows, getattr(run.recipe, stage), split))
     counts = {"epochs": int(result["epochs"]), "parameters": int(result["parameters"])}
-    measures = {f"valid_{result['objective']}": float(result["best_valid"]), "train_s": float(result["train_s"])}
-    return Built(counts, measures)
+    measures = {f"valid_{result['objective']}": float(result["best_valid"])}
+    return Built(counts, measures | {name: float(result[name]) for name in ("train_s", "beside_s")})
 
 
 def train_steps(rows: Manifest, config: TrainConfig, split: str = "train") -> int:

@@ -22,7 +22,7 @@ from pipelines.tokens import TOKENS
 def plan(recipe: Recipe, prior: bool) -> list[Stage]:
     """The trial's stages in order; with a prior, those that score the complete model as well."""
     pretraining = [] if recipe.pretraining is None else [PRETRAINING]
-    codes = [CODES] if recipe.has_codes else []
+    codes = [CODES] if recipe.discrete else []
     stages = [TOKENS, *pretraining, STAGE_ONE, *codes, SELECTION]
     return [*stages, *([STAGE_TWO] if recipe.has_codes else []), SAMPLES, EVALUATE] if prior else stages
 

@@ -18,9 +18,10 @@ from davam.data import source
 from davam.data.artifacts import Attempt, Manifest, Store, fingerprint, provenance, short
 from davam.errors import DataError
 from davam.generation.spec import Variation
+from davam.log import say
 from davam.recipe import Execution
 from pipelines.model import open_model
-from pipelines.stage import add_execution, connect, execution_of, guarded, say
+from pipelines.stage import add_execution, connect, execution_of, guarded
 
 STAGE, VERSION = "vary", 1
 BATCH_ROWS = 4096  # of variations that an actor holds at once

@@ -14,7 +14,7 @@ from davam.families import FamilyConfig, build_family
 from davam.families.base import Trainable
 from davam.families.prior import PriorTraining
 from davam.nn.priors import LstmPriorConfig, build_prior
-from davam.recipe import TrainConfig
+from davam.recipe import Sgd, TrainConfig
 from davam.train.loop import train
 from davam.train.optim import build_optimizer
 from davam.train.step import Job
@@ -26,20 +26,33 @@ PAPER = {"encoder": "lstm", "attention": "feed", "positions": False, "normalize_
 
 SMALL = {"embed_dim": 8, "hidden_dim": 12}
 LATENT = {"latent_dim": 4, "kl": {"kind": "linear", "warmup_epochs": 2}}
+CATEGORICAL = {"latents": 2, "codebook_size": 4, "init": "fan_in"}
+CATEGORICAL |= {"prior": {"kind": "lstm", "embed_dim": 4, "hidden_dim": 6}}
 OTHERS: dict[str, dict[str, Any]] = {
     # Few of the rows hold a word beyond the shortlist, so that some slices have none.
     "lstm_lm": {"output_shortlist": 29},
+    "transformer_lm": {"transformer": {"heads": 2}, "width": 12},
     "vae": {**LATENT, "free_bits": {"kind": "batch", "target_nats": 0.001}},
     "vae_attn": {**LATENT, "attention_dim": 8},
     "gavam": {**LATENT, "attention_dim": 8, "prior": {"layers": 2, "hidden_dim": 8}},
+    "dvae": {**CATEGORICAL, "estimator": {"kind": "score", "draws": 1}},
+    "daps": {**CATEGORICAL, "encoder": {"channels": 8, "heads": 2}, "eta": {"kind": "solved"}},
     "davam_q": {"codebook_size": CODES, "code_dim": 4},
+}
+
+
+# Further forms of a family.
+FORMS: dict[str, dict[str, Any]] = {
+    "dvae-gumbel": {**CATEGORICAL, "free_bits": {"kind": "batch", "target_nats": 0.001}},
+    "daps-descended": {**OTHERS["daps"], "eta": {"kind": "descended", "start": 3, "rate": 0.1}},
 }
 
 
 def build(stage: str) -> Trainable:
     """An untrained module of the stage, with dropout."""
-    if stage in OTHERS:
-        config: Any = TypeAdapter(FamilyConfig).validate_python({"kind": stage, **SMALL, **OTHERS[stage]})
+    if stage in OTHERS or stage in FORMS:
+        values = {"kind": stage.split("-")[0], **SMALL, **(OTHERS | FORMS)[stage]}
+        config: Any = TypeAdapter(FamilyConfig).validate_python(values)
         family = build_family(config, VOCAB, WIDEST)
         family.init_weights(0)
         return family
@@ -54,6 +67,11 @@ def build(stage: str) -> Trainable:
 def lagging(epochs: int, batch_rows: int) -> TrainConfig:
     """Aggressive training of the encoder."""
     return sgd(epochs, batch_rows).model_copy(update={"encoder_updates": "aggressive"})
+
+
+def calm(epochs: int, batch_rows: int) -> TrainConfig:
+    """Small steps, for families that draw codes: large ones turn rounding into another code."""
+    return sgd(epochs, batch_rows).model_copy(update={"optimizer": Sgd(lr=0.05)})
 
 
 def trained(stage: str, config: TrainConfig, parallel: bool) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
@@ -75,6 +93,7 @@ CASES = {
     "stage_two": ("stage_two", adamw(2, 7)),
     "vae-aggressive": ("vae", lagging(2, 7)),
     **{kind: (kind, sgd(2, 7)) for kind in OTHERS},
+    **{kind: (kind, calm(2, 7)) for kind in ("dvae", "daps", *FORMS)},
 }
 
 
@@ -102,4 +121,5 @@ def test_two_workers_equal_one(together: Path, name: str) -> None:
         assert torch.equal(first[weight], second[weight]), weight
         assert torch.allclose(first[weight], value, rtol=1e-4, atol=1e-5), weight
     for ours, theirs in zip(history, alone_history, strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4)
+        # The KL of a categorical posterior is a small difference of large terms.
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-3)

@@ -41,6 +41,16 @@ def test_rows_are_trained_once_and_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_rows_with_categorical_latents_go_through_the_whole_pipeline(tmp_path: Path) -> None:
+    small = ["model.latents=3", "model.codebook_size=8", "stage_one.optimizer.lr=0.004"]
+    done = table(tmp_path, "dvae,dvae_score,daps", *small)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in lines[1:]] == ["| dvae", "| dvae_score", "| daps"]
+    assert all("ppl_iw" in line for line in lines[1:])
+
+
+@pytest.mark.slow
 def test_a_row_that_fails_is_named_and_left_out(tmp_path: Path) -> None:
     done = table(tmp_path, "lstm_lm", "stage_one.optimizer.lr=3e38")
     assert done.returncode == 1
