@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from davam.data import fs
-from davam.data.artifacts import Manifest, Store
+from davam.data.artifacts import Manifest, Store, read_run
 from davam.errors import ArtifactError, DavamError
 
 
@@ -30,7 +30,7 @@ def collect(run_uri: str) -> dict[str, Any]:
 
     Raises ArtifactError when an artifact of the run is gone.
     """
-    run = json.loads(fs.read_bytes(fs.join(run_uri, "run.json")))
+    run = read_run(run_uri)
     store = Store(run_uri.rsplit("/runs/", 1)[0])
     manifests = {stage: _manifest(store, stage, identity) for stage, identity in run["inputs"].items()}
     return {

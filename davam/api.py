@@ -22,7 +22,7 @@ from torch import Tensor
 import davam
 from davam.card import model_card
 from davam.data import channel, fs
-from davam.data.artifacts import folder_digest, localize
+from davam.data.artifacts import folder_digest, localize, read_run
 from davam.data.batches import Batch, Rows, plan_in_order, take_slice, to_device
 from davam.data.labels import NO_LABELS, Labels
 from davam.data.schemas import SCHEMAS
@@ -548,7 +548,7 @@ def model_folder(uri: str) -> Path:
             "give a model folder, an artifact, a run or a channel"
         )
     if name == "run.json":
-        return model_folder(json.loads(fs.read_bytes(fs.join(uri, name)))["model_uri"])
+        return model_folder(read_run(uri)["model_uri"])
     return localize(uri)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from davam import api, config
 from davam.corpus import chunks_of
 from davam.data import channel, fs
-from davam.data.artifacts import Manifest, Store
+from davam.data.artifacts import Manifest, Store, read_run
 from davam.data.channel import Promotion
 from davam.data.retention import keep_last
 from davam.data.tokenizer import UNK_ID
@@ -118,7 +118,7 @@ def beginning_with(champion: Promotion, run: Run) -> Run:
 
 def is_of(champion: Promotion, run: Run) -> bool:
     """Whether the champion is the model of this recipe on this data, whatever it began with."""
-    made = record(run.store, champion.run)
+    made = read_run(fs.join(run.store.uri, champion.run))
     then, now = config.validate(Recipe, made["recipe"]), run.recipe
     if learned_by(then) != learned_by(now):
         return False
@@ -146,7 +146,7 @@ def compared(
         decision, old, moved = decide(None, challenger, thresholds), {}, None
         changes = {"new": len(files)}
     else:
-        old = measures_of(record(run.store, champion.run)["inputs"], run.store)
+        old = measures_of(read_run(fs.join(run.store.uri, champion.run))["inputs"], run.store)
         old |= frozen_measures(run, name, champion.run)
         challenger = challenger | frozen_measures(run, name, challenger_run)
         decision = decide(old, challenger, thresholds)
@@ -191,7 +191,7 @@ def forget(run: Run, name: str, keep: int | None) -> None:
 def drift_of(run: Run, champion: Promotion, tokens: Manifest) -> Drift | None:
     """How far the training text that the champion has not seen is from that which it has, as the champion reads it;
     nothing where there is too little of either."""
-    identity = record(run.store, champion.run)["inputs"][TOKENS.name]
+    identity = read_run(fs.join(run.store.uri, champion.run))["inputs"][TOKENS.name]
     seen = run.store.find(TOKENS.name, identity)
     if seen is None:
         raise ArtifactError(f"{run.store.artifact_uri(TOKENS.name, identity)} is not there; build {champion.run} again")
@@ -224,16 +224,6 @@ def training_texts(store: Store, tokens: Manifest) -> list[str]:
     """The training texts of a `tokens` artifact, in the order of their ids."""
     rows = store.read_table(tokens, "tokens/1", split="train", columns=["id", "text"]).sort_by("id")
     return list(rows["text"].to_pylist())
-
-
-def record(store: Store, run_path: str) -> dict[str, Any]:
-    """What a run recorded of itself."""
-    uri = fs.join(store.uri, run_path, "run.json")
-    try:
-        found: dict[str, Any] = json.loads(fs.read_bytes(uri))
-    except (FileNotFoundError, ValueError) as error:
-        raise ArtifactError(f"{uri} is not there or torn ({error}); promote another run") from None
-    return found
 
 
 def file_sizes(run: Run) -> dict[str, int]:

@@ -6,13 +6,12 @@ Needs the extra: pip install 'davam[mlflow]'. A run that is there already, by it
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from davam.data import fs
-from davam.data.artifacts import Manifest, Store, localize
+from davam.data.artifacts import Manifest, Store, localize, read_run
 from davam.errors import ArtifactError, ConfigError
 from davam.recipe import TRAININGS
 from davam.train.history import read_history
@@ -33,7 +32,7 @@ def publish(options: argparse.Namespace) -> None:
     if not fs.exists(fs.join(uri, "run.json")) or RUNS not in uri:
         raise ArtifactError(f"--run {options.run}: no finished run here; give STORE/runs/ID, as full.py leaves it")
     store, name = Store(uri.rsplit(RUNS, 1)[0]), uri.rsplit("/", 1)[-1]
-    record = json.loads(fs.read_bytes(fs.join(uri, "run.json")))
+    record = read_run(uri)
     try:
         mlflow.set_tracking_uri(options.tracking_uri)
         mlflow.set_experiment(options.experiment)

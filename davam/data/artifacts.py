@@ -34,6 +34,7 @@ from davam.config import differing_keys
 from davam.data import fs, schemas
 from davam.errors import ArtifactError
 
+RUN, PLANS = "run.json", "plans"
 MANIFEST = "manifest.json"
 FORMAT = 1  # of a store: what manifests hold, and how their files are laid out
 ROWS_PER_GROUP = 1 << 16
@@ -233,7 +234,7 @@ class Store:
 
     def write_plan(self, stages: Mapping[str, str], arguments: Sequence[str]) -> None:
         """Records what a run is about to build: the fingerprint of every stage, in order."""
-        uri = fs.join(self.uri, "plans", f"{short(list(stages.values())[-1])}.json")
+        uri = plan_uri(self.uri, short(list(stages.values())[-1]))
         record = {"stages": dict(stages), "arguments": list(arguments), "created_utc": _now()}
         fs.write_bytes_atomic(uri, (json.dumps(record, indent=1) + "\n").encode())
 
@@ -241,8 +242,36 @@ class Store:
         """Records which artifacts a run ended with; the URI of the run, named by its last artifact."""
         uri = fs.join(self.uri, "runs", short(last.fingerprint))
         record = dict(values) | {"inputs": last.inputs, "created_utc": _now()}
-        fs.write_bytes_atomic(fs.join(uri, "run.json"), (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+        fs.write_bytes_atomic(fs.join(uri, RUN), (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
         return uri
+
+
+def read_run(run_uri: str) -> dict[str, Any]:
+    """What a run recorded of itself: `recipe`, `inputs` (the fingerprint of each stage), `model_uri`, `created_utc`.
+
+    Raises ArtifactError when it is torn or not there.
+    """
+    return _read_record(fs.join(run_uri, RUN))
+
+
+def read_plans(store_uri: str) -> dict[str, dict[str, Any]]:
+    """What each run was to build, by the name that it has or will have. Raises ArtifactError for a torn one."""
+    folder = fs.join(store_uri, PLANS)
+    paths = [path for path, _ in fs.list_files(folder)]
+    return {path.removesuffix(".json"): _read_record(fs.join(folder, path)) for path in paths}
+
+
+def plan_uri(store_uri: str, run_name: str) -> str:
+    """Where the plan of a run is."""
+    return fs.join(store_uri, PLANS, f"{run_name}.json")
+
+
+def _read_record(uri: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(fs.read_bytes(uri))
+    except (FileNotFoundError, ValueError) as error:
+        raise ArtifactError(f"{uri} is not there or torn ({error}); delete it, or build that run again") from None
+    return found
 
 
 def read_manifest(artifact_uri: str) -> Manifest | None:

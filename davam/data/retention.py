@@ -1,12 +1,9 @@
 """What a store keeps of a channel's past: the models that it can go back to, and nothing else of its retrainings."""
 
-import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from davam.data import channel, fs
-from davam.data.artifacts import short
-from davam.errors import ArtifactError
+from davam.data.artifacts import plan_uri, read_plans, read_run, short
 
 Artifacts = set[tuple[str, str]]  # stage and the fingerprint's first digits
 
@@ -23,7 +20,7 @@ def keep_last(store_uri: str, name: str, count: int) -> list[str]:
         fs.delete_folder(fs.join(store_uri, "artifacts", stage, identity))
         fs.delete_folder(fs.join(store_uri, "train", f"{stage}-{identity}"))
     for run in gone:  # last, so that what was interrupted is found again
-        fs.delete_file(_plan_uri(store_uri, run))
+        fs.delete_file(plan_uri(store_uri, run.partition("/")[2]))
         fs.delete_folder(fs.join(store_uri, run))
     return gone
 
@@ -50,27 +47,12 @@ def _decided(store_uri: str, name: str) -> set[str]:
 def _artifacts(store_uri: str, runs: Iterable[str]) -> Artifacts:
     found: Artifacts = set()
     for run in runs:
-        inputs = _read(fs.join(store_uri, run, "run.json"))["inputs"] | {"report": run.partition("/")[2]}
+        inputs = read_run(fs.join(store_uri, run))["inputs"] | {"report": run.partition("/")[2]}
         found |= {(stage, short(identity)) for stage, identity in inputs.items()}
     return found
 
 
 def _planned(store_uri: str, gone: Iterable[str]) -> Artifacts:
     """What other runs are to build, be they at work or interrupted."""
-    folder = fs.join(store_uri, "plans")
-    uris = {fs.join(folder, path) for path, _ in fs.list_files(folder)} - {_plan_uri(store_uri, run) for run in gone}
-    return {(stage, short(identity)) for uri in uris for stage, identity in _read(uri)["stages"].items()}
-
-
-def _plan_uri(store_uri: str, run: str) -> str:
-    return fs.join(store_uri, "plans", f"{run.partition('/')[2]}.json")
-
-
-def _read(uri: str) -> Mapping[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(fs.read_bytes(uri))
-    except (FileNotFoundError, ValueError) as error:
-        raise ArtifactError(
-            f"{uri} is torn ({error}); nothing was deleted: delete it, or build that run again"
-        ) from None
-    return found
+    left = {name: plan for name, plan in read_plans(store_uri).items() if f"runs/{name}" not in set(gone)}
+    return {(stage, short(identity)) for plan in left.values() for stage, identity in plan["stages"].items()}

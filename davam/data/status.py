@@ -1,31 +1,22 @@
 """What goes on in a store, in one screen: the latest runs stage by stage, who works on what, and the channels."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
 
 from davam.data import fs
-from davam.data.artifacts import MANIFEST, Store, short
+from davam.data.artifacts import MANIFEST, Store, read_plans, short
 from davam.data.channel import current, names
 from davam.data.lease import Lease, is_gone, leases
 
 MOST_RUNS = 5
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A run as it was begun: the fingerprint of every stage, in order, and the command line."""
-
-    created_utc: str
-    stages: Mapping[str, str]
-    arguments: tuple[str, ...]
-
-
 def status(store_uri: str) -> list[str]:
     """The lines. Raises ArtifactError when the store cannot be read."""
     held = {lease.name: lease for lease in leases(store_uri)}
-    plans = sorted(_plans(store_uri), key=lambda plan: plan.created_utc, reverse=True)[:MOST_RUNS]
-    planned = {f"{name}-{short(identity)}" for plan in plans for name, identity in plan.stages.items()}
+    plans = sorted(read_plans(store_uri).values(), key=itemgetter("created_utc"), reverse=True)[:MOST_RUNS]
+    planned = {f"{name}-{short(identity)}" for plan in plans for name, identity in plan["stages"].items()}
     lines = [f"store     {store_uri}"]
     for plan in plans:
         lines += _run_lines(store_uri, plan, held)
@@ -40,9 +31,9 @@ def status(store_uri: str) -> list[str]:
     return lines if len(lines) > 1 else [*lines, "nothing was made here yet"]
 
 
-def _run_lines(store_uri: str, plan: Plan, held: Mapping[str, Lease]) -> list[str]:
+def _run_lines(store_uri: str, plan: Mapping[str, Any], held: Mapping[str, Lease]) -> list[str]:
     store, done, left, working = Store(store_uri), [], [], []
-    for name, identity in plan.stages.items():
+    for name, identity in plan["stages"].items():
         lease = held.get(f"{name}-{short(identity)}")
         if lease is not None:
             working.append(f"working   {name}: {_said(lease)}")
@@ -50,23 +41,14 @@ def _run_lines(store_uri: str, plan: Plan, held: Mapping[str, Lease]) -> list[st
             done.append(name)
         else:
             left.append(name)
-    last = short(list(plan.stages.values())[-1])
+    last = short(list(plan["stages"].values())[-1])
     state = (
         "done"
         if not left and not working
         else f"done: {', '.join(done) or 'nothing'}; left: {', '.join(left) or 'nothing'}"
     )
-    return [f"run       {last}  {plan.created_utc[:19]}  {state}  ({' '.join(plan.arguments)})", *working]
+    return [f"run       {last}  {plan['created_utc'][:19]}  {state}  ({' '.join(plan['arguments'])})", *working]
 
 
 def _said(lease: Lease) -> str:
     return f"{lease.holder}{', which has ended' if is_gone(lease.holder) else ''}"
-
-
-def _plans(store_uri: str) -> list[Plan]:
-    folder = fs.join(store_uri, "plans")
-    found = []
-    for path, _ in fs.list_files(folder):
-        values = json.loads(fs.read_bytes(fs.join(folder, path)))
-        found.append(Plan(values["created_utc"], values["stages"], tuple(values["arguments"])))
-    return found

@@ -98,15 +98,24 @@ class DavamExact(Davam):
         if not self.stands_still:
             return super().forward(batch, clock, noise)
         rec_sum, rec_B = self.reconstruction(batch, self.infer(batch), noise)
+        words_BT = batch.tokens_BS[:, :-1]
         # The encoder has nothing more to learn, but DDP waits for the gradient of every parameter.
-        unchanged = 0 * self.states(batch.tokens_BS[:, :-1], batch.length_B - 1).sum()
+        unchanged = 0 * self.states(words_BT, batch.length_B - 1).sum()
         sums = {
             "rec_nats": (rec_B * batch.weight_B).sum(),
             "commit": torch.zeros_like(rec_sum.detach()),
             "tokens": (batch.length_B * batch.weight_B).sum(),
             "rows": batch.weight_B.sum(),
         }
-        return StepTerms(rec_sum + unchanged, sums, (rec_B, None))
+        real_BT = ops.length_mask(batch.length_B - 1, words_BT.shape[1]) & (batch.weight_B > 0)[:, None]
+        return StepTerms(rec_sum + unchanged, sums, (rec_B, self.code_V[words_BT[real_BT]]))
+
+    def tally(self, terms: StepTerms) -> Tensor:
+        """How often each code was chosen."""
+        codes_N = terms.aux[1]
+        if not isinstance(codes_N, Tensor):
+            return super().tally(terms)
+        return torch.bincount(codes_N, minlength=self.config.codebook_size)
 
     def word_nll(self, feature_NC: Tensor, target_N: Tensor, weight_N: Tensor) -> tuple[Tensor, Tensor]:
         """Words given their codes; the end follows from the number of codes, and costs nothing."""

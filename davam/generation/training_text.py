@@ -1,11 +1,10 @@
 """The text that a model was trained on, which new rows are compared with."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 
 from davam.data import fs
-from davam.data.artifacts import Manifest, Store, read_manifest
+from davam.data.artifacts import Manifest, Store, read_manifest, read_run
 from davam.data.tokenizer import EOS_ID
 from davam.errors import ConfigError
 from davam.quality.copies import CopyIndex
@@ -43,7 +42,7 @@ def text_at(uri: str) -> TrainingText:
 def text_of(model_uri: str) -> TrainingText | None:
     """That of a model inside a store; nothing for a plain model folder."""
     if fs.exists(fs.join(model_uri, "run.json")):
-        model_uri = json.loads(fs.read_bytes(fs.join(model_uri, "run.json")))["model_uri"]
+        model_uri = read_run(model_uri)["model_uri"]
     manifest = read_manifest(model_uri)
     if manifest is None or ARTIFACTS not in model_uri:
         return None

@@ -157,13 +157,13 @@ def restricted_draw(
             allowed_RM &= word_RM != word
         # A code without any other word has to be decoded all the same.
         allowed_RM |= real_RM & ~allowed_RM.any(1, keepdim=True)
-        picked_R, nats_R = draw_allowed(logits_RM, real_RM, allowed_RM, uniform_B[rows], choice)
+        picked_R, nats_R = _draw_allowed(logits_RM, real_RM, allowed_RM, uniform_B[rows], choice)
         word_B[rows] = word_RM.gather(1, picked_R[:, None]).squeeze(1)
         nats_B[rows] = nats_R
     return word_B, nats_B
 
 
-def draw_allowed(
+def _draw_allowed(
     logits_RM: Tensor, real_RM: Tensor, allowed_RM: Tensor, uniform_R: Tensor, choice: Choice
 ) -> tuple[Tensor, Tensor]:
     """One of the allowed per row, and its nats among all that are real."""

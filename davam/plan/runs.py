@@ -1,13 +1,12 @@
 """Finished runs of a store as builds to fit costs from."""
 
-import json
 from collections.abc import Iterator
 
 from pydantic import ValidationError
 
 from davam.corpus import Corpus
 from davam.data import fs
-from davam.data.artifacts import Manifest, Store, read_manifest, read_tables
+from davam.data.artifacts import Manifest, Store, read_manifest, read_run, read_tables
 from davam.data.source import SPLITS
 from davam.plan.cost import Build
 from davam.plan.work import Work, work_of
@@ -21,7 +20,7 @@ def finished(store: Store) -> Iterator[tuple[str, Recipe]]:
     folder = fs.join(store.uri, "runs")
     for path, _ in fs.list_files(folder):
         if path.endswith("/run.json"):
-            values = json.loads(fs.read_bytes(fs.join(folder, path)))["recipe"]
+            values = read_run(fs.join(folder, path.removesuffix("/run.json")))["recipe"]
             try:
                 yield path.removesuffix("/run.json"), Recipe.model_validate(values)
             except ValidationError:
@@ -50,7 +49,7 @@ def alike(one: Recipe, other: Recipe) -> bool:
 def run_builds(store: Store, name: str, gpu: bool = False) -> dict[str, tuple[str, Build]]:
     """The builds of a finished run by stage, each with the name of its attempt; those that did not note what they took
     are left out. On GPUs or without, as asked."""
-    record = json.loads(fs.read_bytes(fs.join(store.uri, "runs", name, "run.json")))
+    record = read_run(fs.join(store.uri, "runs", name))
     identities = {**record["inputs"], "report": name}
     manifests = {stage: read_manifest(store.artifact_uri(stage, each)) for stage, each in identities.items()}
     there = {stage: manifest for stage, manifest in manifests.items() if manifest is not None}

@@ -147,3 +147,14 @@ def test_all_weights_get_gradients_in_both_phases() -> None:
         model.zero_grad(set_to_none=True)
         model(batch, Clock(1, 0, 4), None).loss_sum.backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_its_codes_are_counted_when_they_stand_still() -> None:
+    model, _ = model_and_prior()
+    rows = Rows.from_lists(range(3), [[UNK_ID, UNK_ID + 1, EOS_ID], [UNK_ID, EOS_ID], [UNK_ID + 4, EOS_ID]])
+    batch = take_slice(rows, plan_in_order(rows.lengths, 3)[0])
+    tally_K = model.tally(model(batch, Clock(9, 0, 1), None))
+    code = model.code_V.tolist()
+    expected = [code[UNK_ID], code[UNK_ID + 1], code[UNK_ID], code[UNK_ID + 4]]
+    assert tally_K.tolist() == [expected.count(number) for number in range(CODES)]
+    assert model.describe(tally_K)["codes_used"] == len(set(expected))

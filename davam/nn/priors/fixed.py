@@ -102,6 +102,3 @@ def fixed_length_prior(
 def code_nats(log_probs_BNK: Tensor, codes_BN: Tensor) -> Tensor:
     """-ln of the codes' probabilities, nats_BN."""
     return -log_probs_BNK.gather(-1, codes_BN[..., None]).squeeze(-1)
-
-
-__all__ = ["FixedLengthPrior", "LatentPriorConfig", "UniformPriorConfig", "code_nats", "fixed_length_prior"]
