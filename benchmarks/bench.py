@@ -28,6 +28,7 @@ from davam.families.base import Clock
 from davam.families.codes import CodebookConfig, QuantizedFamily
 from davam.families.vae import Vae
 from davam.nn import ops
+from davam.nn.precision import set_precision
 from davam.recipe import Recipe, load_recipe
 from davam.sampling import Sampling
 from davam.train import comm
@@ -77,7 +78,7 @@ def bench_training(preset: str, rows: Rows, tokenizer: TextTokenizer, source: st
 def training_step(recipe: Recipe, rows: Rows, vocab_size: int) -> Callable[[], int]:
     """A function that makes the next optimizer step, as the training loop does, and says how many tokens it had."""
     model = stage_one_module(recipe, vocab_size)
-    model.output.set_precision(recipe.stage_one.output_precision)
+    set_precision(model, recipe.stage_one.precision)
     optimizer = build_optimizer(model, recipe.stage_one)
     group = comm.workers()
     plan = plan_epoch(rows.lengths, 0, 0, recipe.stage_one.batch_rows)

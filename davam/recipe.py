@@ -11,6 +11,7 @@ from davam.families import FamilyConfig, family_of
 from davam.families.codes import CodebookConfig
 from davam.families.davam_exact import DavamExactConfig
 from davam.families.vae import VaeConfig
+from davam.nn.precision import Precision
 from davam.nn.priors import PriorConfig
 from davam.sampling import ANCESTRAL_SAMPLING, Sampling
 
@@ -52,8 +53,10 @@ class TrainConfig(Frozen):
     encoder_updates: Literal["joint", "aggressive"] = Field(
         "joint", description="aggressive: of a VAE's encoder, several for each of the decoder's, while it lags"
     )
-    output_precision: Literal["fp32", "bf16", "auto"] = Field(
-        "fp32", description="arithmetic of the output layer's matrix products; auto: bf16 where the hardware has it"
+    precision: Precision = Field(
+        "fp32",
+        description="arithmetic of the matrix products of LSTMs and of the output layer; auto: bf16 where the hardware "
+        "has it. Scores, codes and samples of the trained model are fp32 in any case",
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from davam.nn.lstm import Lstm
 from davam.nn.transformer import Transformer, TransformerConfig
 
 EncoderKind = Literal["lstm", "bilstm", "local", "transformer"]
@@ -20,7 +21,7 @@ class LstmEncoder(nn.Module):
     def __init__(self, embed_dim: int, hidden_dim: int, bidirectional: bool) -> None:
         super().__init__()
         width = hidden_dim // 2 if bidirectional else hidden_dim
-        self.lstm = nn.LSTM(embed_dim, width, batch_first=True, bidirectional=bidirectional)
+        self.lstm = Lstm(embed_dim, width, batch_first=True, bidirectional=bidirectional)
 
     def forward(self, x_BTE: Tensor, length_B: Tensor) -> Tensor:
         """enc_BTH. Forward states do not see later padding; the backward direction is packed."""

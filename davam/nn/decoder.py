@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from davam.nn import ops
 from davam.nn.attention import AdditiveAttention, DotAttention, Positions
+from davam.nn.lstm import Lstm
 from davam.nn.transformer import Cache, Transformer, TransformerConfig
 
 AttentionForm = Literal["feed", "parallel", "transformer"]
@@ -84,7 +85,7 @@ class ParallelDecoder(nn.Module):
     def __init__(self, embed_dim: int, hidden_dim: int, code_dim: int, positions: Positions) -> None:
         super().__init__()
         self.feature_dim = hidden_dim + code_dim
-        self.lstm = nn.LSTM(embed_dim, hidden_dim, batch_first=True)
+        self.lstm = Lstm(embed_dim, hidden_dim, batch_first=True)
         self.attention = DotAttention(code_dim, hidden_dim, positions)
 
     def memory(self, latent_BTD: Tensor, mask_BT: Tensor) -> Memory:
@@ -153,7 +154,7 @@ class LatentDecoder(nn.Module):
     def __init__(self, embed_dim: int, hidden_dim: int, latent_dim: int) -> None:
         super().__init__()
         self.feature_dim = hidden_dim
-        self.lstm = nn.LSTM(embed_dim + latent_dim, hidden_dim, batch_first=True)
+        self.lstm = Lstm(embed_dim + latent_dim, hidden_dim, batch_first=True)
         self.cell = nn.Linear(latent_dim, hidden_dim, bias=False) if latent_dim else None
 
     def memory(self, latent_BTD: Tensor, mask_BT: Tensor) -> Memory:

@@ -21,14 +21,6 @@ from davam.nn.choice import ANCESTRAL, Choice, draw
 BLOCK_LOGITS = 1 << 22  # logits held at once: 16 MB
 
 
-def bf16_is_fast(device: torch.device) -> bool:
-    """True where the hardware multiplies bf16 matrices faster than fp32 ones."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 class LinearNll(torch.autograd.Function):
     """Weighted sum of -log softmax(h W^T + b)[target], and the same per row without a gradient.
 
@@ -125,14 +117,6 @@ class OutputLayer(nn.Module):
         self.shortlist = shortlist if 0 < shortlist < vocab_size else vocab_size
         self.head = Softmax(channels, self.shortlist + (self.shortlist < vocab_size), bias)
         self.tail = Softmax(channels, vocab_size - self.shortlist, bias) if self.shortlist < vocab_size else None
-
-    def set_precision(self, precision: str) -> None:
-        """Choose the arithmetic of the matrix products: fp32, bf16, or auto (bf16 where it is fast)."""
-        device = self.head.linear.weight.device
-        bf16 = precision == "bf16" or (precision == "auto" and bf16_is_fast(device))
-        for part in (self.head, self.tail):
-            if part is not None:
-                part.dtype = torch.bfloat16 if bf16 else torch.float32
 
     def word_weights(self) -> tuple[Tensor, Tensor]:
         """The vector and the bias of every word, weight_VC and bias_V."""

@@ -75,7 +75,7 @@ def corpus_written(store: Store, tokens: Manifest) -> Corpus:
 
 def _of_a_unit(recipe: Recipe) -> dict[str, object]:
     trainings = {
-        name: (training.batch_rows, training.output_precision, training.encoder_updates)
+        name: (training.batch_rows, training.precision, training.encoder_updates)
         for name, training in recipe.trainings.items()
     }
     return {

@@ -12,6 +12,7 @@ from davam.families.codes import CodebookConfig
 from davam.families.gaussian import ConstantKl, NoFreeBits
 from davam.families.prior import PriorTraining
 from davam.families.text import DECODER_MODULES, TextFamily
+from davam.nn.precision import set_precision
 from davam.nn.priors import build_prior
 from davam.recipe import Recipe, TrainConfig
 from davam.train.step import Job
@@ -68,10 +69,9 @@ def build_job(
     recipe: Recipe,
     stage: str,
 ) -> Job:
-    """The job of that stage (`pretraining`, `stage_one` or `stage_two`); also sets the output layer's arithmetic."""
+    """The job of that stage (`pretraining`, `stage_one` or `stage_two`); also sets the arithmetic."""
     config: TrainConfig = getattr(recipe, stage)
-    if isinstance(module, TextFamily):
-        module.output.set_precision(config.output_precision)
+    set_precision(module, config.precision)
     return Job(module, call, train, valid, config, recipe.seed)
 
 

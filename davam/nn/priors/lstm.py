@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from davam.config import Frozen
 from davam.nn import ops
+from davam.nn.lstm import Lstm
 from davam.nn.noise import RowNoise, Stream
 from davam.nn.priors.base import Prior
 
@@ -31,7 +32,7 @@ class LstmPrior(Prior):
     def __init__(self, config: LstmPriorConfig, codebook_size: int, labels: int) -> None:
         super().__init__(codebook_size, config.embed_dim, labels)
         self.dropout = config.dropout
-        self.lstm = nn.LSTM(config.embed_dim, config.hidden_dim, num_layers=config.layers, batch_first=True)
+        self.lstm = Lstm(config.embed_dim, config.hidden_dim, num_layers=config.layers, batch_first=True)
         self.output = nn.Linear(config.hidden_dim, codebook_size + 1)
 
     def logits(self, x_BTE: Tensor, noise: RowNoise | None) -> Tensor:
