@@ -29,7 +29,6 @@ from cluster.metrics import SHOWN
 from cluster.progress import progress
 from cluster.session import address, slots
 from davam.data.artifacts import Store
-from davam.families import family_of
 from davam.recipe import Execution, Recipe
 from davam.train.history import read_history
 from davam.train.selection import epoch_nats
@@ -88,7 +87,7 @@ class TrialActor(tune.Trainable):
                 if record["epoch"] >= last:
                     break
                 self.reported += 1
-                nats = epoch_nats(record, family_of(self.task.recipe.model))
+                nats = epoch_nats(record, self.task.recipe.model)
                 if nats is not None:
                     return {"epoch": int(record["epoch"]), "nats": nats}
             if exit_code is not None:

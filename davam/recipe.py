@@ -10,6 +10,7 @@ from davam.config import Frozen
 from davam.families import FamilyConfig, family_of
 from davam.families.codes import CodebookConfig
 from davam.families.davam_exact import DavamExactConfig
+from davam.families.davam_joint import DavamJointConfig
 from davam.families.vae import VaeConfig
 from davam.nn.precision import Precision
 from davam.nn.priors import PriorConfig
@@ -171,7 +172,7 @@ class Recipe(Frozen):
         if not isinstance(self.model, CodebookConfig) or self.stage_one.epochs > self.model.unfinished_epochs:
             return self
         given = f"stage_one.epochs={self.stage_one.epochs} with model.continuous_epochs={self.model.continuous_epochs}"
-        if not isinstance(self.model, DavamExactConfig):
+        if not isinstance(self.model, DavamExactConfig | DavamJointConfig):
             raise ValueError(f"{given}: no epoch would be quantized; raise the former")
         raise ValueError(
             f"{given} and model.quantized_epochs={self.model.quantized_epochs}: no epoch would be left with codes that "

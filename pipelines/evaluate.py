@@ -13,6 +13,7 @@ from davam.errors import DataError
 from davam.evaluate import metrics
 from davam.families import family_of, has_code_a_word, is_language_model
 from davam.families.codes import CodesConfig
+from davam.families.davam import DavamConfig
 from davam.families.vae import VaeConfig
 from davam.recipe import GrammarData, Recipe
 from pipelines.codes import CODES
@@ -96,7 +97,7 @@ def score_measures(scores: pa.Table, recipe: Recipe) -> dict[str, float]:
         # Row 8 of Table II leaves the KL out altogether; VAE+Attn is not in it.
         return measures | ({"ppl_paper": rec_only} if recipe.model.kind == "gavam" else {})
     # So does row 9; DAVAM's averages the KL.
-    averages_kl = has_code_a_word(recipe.model)
+    averages_kl = isinstance(recipe.model, DavamConfig)
     ppl_paper = metrics.ppl_paper(rec_B, kl_B, latents_B, tokens_B) if averages_kl else rec_only
     return measures | {"kl_nats_per_code": per_latent, "ppl_paper": ppl_paper}
 

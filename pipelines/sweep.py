@@ -23,7 +23,7 @@ from davam.errors import ConfigError, TrainingError
 from davam.evaluate import metrics
 from davam.evaluate import sweep as results
 from davam.evaluate.sweep import DONE, FAILED, STOPPED, Sweep
-from davam.families import family_of, is_language_model
+from davam.families import is_language_model
 from davam.families.codes import CodebookConfig
 from davam.log import say
 from davam.train.history import read_history
@@ -353,7 +353,7 @@ def dynamics_of(trial: Trial) -> tuple[dict[str, results.Points], int]:
     history = read_history(store, STAGE_ONE.name, trial.identities[STAGE_ONE.name])
     prior = trial.identities.get(STAGE_TWO.name)
     kl_history = history if prior is None else read_history(store, STAGE_TWO.name, prior)
-    estimates = [(row["epoch"], epoch_nats(row, family_of(recipe.model))) for row in history]
+    estimates = [(row["epoch"], epoch_nats(row, recipe.model)) for row in history]
     points = {
         "Validation Rec in stage one": [(row["epoch"], row["valid/rec_nats"]) for row in history],
         "Validation KL": [(row["epoch"], row["valid/kl_nats_sum"]) for row in kl_history if "valid/kl_nats_sum" in row],

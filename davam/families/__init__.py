@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from davam.families.codes import QuantizedFamily
 from davam.families.daps import Daps, DapsConfig
 from davam.families.davam import Davam, DavamConfig
 from davam.families.davam_exact import DavamExact, DavamExactConfig
+from davam.families.davam_joint import DavamJoint, DavamJointConfig
 from davam.families.davam_q import DavamQ, DavamQConfig
 from davam.families.dvae import Dvae, DvaeConfig
 from davam.families.gavam import Gavam, GavamConfig
@@ -20,6 +20,7 @@ from davam.families.vae_attn import VaeAttn, VaeAttnConfig
 FamilyConfig = Annotated[
     DavamConfig
     | DavamExactConfig
+    | DavamJointConfig
     | DavamQConfig
     | LstmLmConfig
     | TransformerLmConfig
@@ -33,6 +34,7 @@ FamilyConfig = Annotated[
 FAMILIES: tuple[type[TextFamily], ...] = (
     Davam,
     DavamExact,
+    DavamJoint,
     DavamQ,
     LstmLm,
     TransformerLm,
@@ -56,8 +58,7 @@ def is_language_model(config: FamilyConfig) -> bool:
 
 def has_code_a_word(config: FamilyConfig) -> bool:
     """Whether the family has a code for every word."""
-    family = family_of(config)
-    return issubclass(family, QuantizedFamily) and family.ends_by_code
+    return isinstance(config, DavamConfig) and config.stride == 1
 
 
 def build_family(config: FamilyConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> TextFamily:

@@ -45,7 +45,11 @@ class Decay(Frozen):
 
     def at(self, clock: Clock) -> float:
         """The value at this time of the training."""
-        return decayed(clock.epochs_done, self.start, self.end, self.epochs)
+        return self.at_epoch(clock.epochs_done)
+
+    def at_epoch(self, epochs_done: float) -> float:
+        """The value after so many epochs."""
+        return decayed(epochs_done, self.start, self.end, self.epochs)
 
 
 class CategoricalConfig(TextConfig, CodesConfig):

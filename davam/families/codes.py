@@ -271,8 +271,10 @@ class QuantizedFamily(CodeFamily):
         state_ND = h_BTD.new_zeros(count, h_BTD.shape[-1])
         for n, (index, position) in enumerate(picks(count).tolist()):
             if index in local:
-                # A family with one code a sentence has no further positions.
-                state_ND[n] = h_BTD[local[index], min(position, h_BTD.shape[1] - 1)]
+                row = local[index]
+                words = batch.length_B[row : row + 1] - 1
+                # Where a row has fewer codes than words, the one at the same share of its length.
+                state_ND[n] = h_BTD[row, int(position * self.num_codes(words) // words)]
         return workers.all_reduce(state_ND)
 
     def _beta(self, clock: Clock) -> float:

@@ -35,6 +35,7 @@ class DavamExactConfig(DavamConfig):
 
     kind: Literal["davam_exact"] = "davam_exact"  # type: ignore[assignment]
     encoder: Literal["local"] = "local"
+    stride: Literal[1] = 1
     quantized_epochs: int = Field(1, ge=0, description="in which codes move, before the words are dealt out to them")
 
     @property

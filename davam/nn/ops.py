@@ -167,6 +167,14 @@ def lstm_cell(gate_BH4: Tensor, c_BH: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(o_BH) * torch.tanh(c_BH), c_BH
 
 
+def block_means(x_BTC: Tensor, length_B: Tensor, stride: int) -> Tensor:
+    """The mean of every `stride` positions, of the last ones as many as the row has, mean_BNC; 0 beyond its end."""
+    padded = -x_BTC.shape[1] % stride
+    real_BT1 = length_mask(length_B, x_BTC.shape[1] + padded)[..., None]
+    blocks_BNSC = (torch.nn.functional.pad(x_BTC, (0, 0, 0, padded)) * real_BT1).unflatten(1, (-1, stride))
+    return blocks_BNSC.sum(2) / real_BT1.unflatten(1, (-1, stride)).sum(2).clamp_min(1)
+
+
 def take_rows(values: Any, rows: Tensor) -> Any:
     """The rows of every tensor in a nest of lists and tuples."""
     if isinstance(values, Tensor):

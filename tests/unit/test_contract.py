@@ -39,6 +39,8 @@ SEQUENCE = {"kind": "vae_attn", "latent_dim": 4, "attention_dim": 8, **SMALL}
 OTHERS = [
     {"kind": "davam", "codebook_size": CODES, "code_dim": 8, **SMALL},
     {"kind": "davam_exact", "codebook_size": CODES, "code_dim": 8, **SMALL},
+    {"kind": "davam", "codebook_size": CODES, "code_dim": 8, "stride": 3, **SMALL},
+    {"kind": "davam_joint", "codebook_size": CODES, "code_dim": 8, "stride": 2, "quantized_epochs": 0, **SMALL},
     {"kind": "lstm_lm", **SMALL},
     {"kind": "lstm_lm", "output_shortlist": 10, **SMALL},
     {"kind": "transformer_lm", "transformer": {"heads": 2}, "width": 16, **SMALL},

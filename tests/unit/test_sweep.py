@@ -15,10 +15,10 @@ from davam.errors import ConfigError
 from davam.evaluate import sweep as results
 from davam.evaluate.page import html, markdown
 from davam.evaluate.sweep import Sweep, Trial
-from davam.families.davam import Davam
-from davam.families.davam_q import DavamQ
-from davam.families.gavam import Gavam
-from davam.families.lstm_lm import LstmLm
+from davam.families.davam import DavamConfig
+from davam.families.davam_q import DavamQConfig
+from davam.families.gavam import GavamConfig
+from davam.families.lstm_lm import LstmLmConfig
 from davam.recipe import load_recipe
 from davam.train.history import read_history, run_name, write_history
 from davam.train.selection import epoch_nats
@@ -165,11 +165,11 @@ def test_the_reason_is_the_last_error_of_the_log(tmp_path: Path) -> None:
 
 def test_an_epoch_is_estimated_with_the_cost_of_its_latents() -> None:
     codes = {"valid/rec_nats": 5.0, "valid/tokens": 4.0, "valid/code_perplexity": math.e**2}
-    assert epoch_nats(codes, Davam) == pytest.approx(5 + 3 * 2)
-    assert epoch_nats(codes, DavamQ) == pytest.approx(5 + 2)
-    assert epoch_nats({"valid/rec_nats": 5.0, "valid/tokens": 4.0}, Davam) is None
-    assert epoch_nats({"valid/rec_nats": 5.0, "valid/elbo_nats": 7.0}, Gavam) == 7
-    assert epoch_nats({"valid/rec_nats": 5.0}, LstmLm) == 5
+    assert epoch_nats(codes, DavamConfig()) == pytest.approx(5 + 3 * 2)
+    assert epoch_nats(codes, DavamQConfig()) == pytest.approx(5 + 2)
+    assert epoch_nats({"valid/rec_nats": 5.0, "valid/tokens": 4.0}, DavamConfig()) is None
+    assert epoch_nats({"valid/rec_nats": 5.0, "valid/elbo_nats": 7.0}, GavamConfig()) == 7
+    assert epoch_nats({"valid/rec_nats": 5.0}, LstmLmConfig()) == 5
 
 
 def test_a_history_is_read_while_training_runs_and_after(tmp_path: Path) -> None:

@@ -63,6 +63,13 @@ class Prior(nn.Module, ABC):
         x_BTE = self.embedding(input_BT)
         return x_BTE if self.label_embedding is None else x_BTE + self.label_embedding(label_B)[:, None]
 
+    def mixed_inputs(self, share_BTK: Tensor, label_B: Tensor | None) -> Tensor:
+        """The embedded inputs that predict each code and what follows the last, where a code is a mixture of codes by
+        these shares, x_BSE."""
+        vector_KE, begin_E = self.embedding.weight[:-1], self.embedding.weight[-1]
+        x_BSE = torch.cat([begin_E.expand(len(share_BTK), 1, -1), share_BTK @ vector_KE], dim=1)
+        return x_BSE if self.label_embedding is None else x_BSE + self.label_embedding(label_B)[:, None]
+
     def nll(
         self, target_BT: Tensor, length_B: Tensor, noise: RowNoise | None = None, label_B: Tensor | None = None
     ) -> Tensor:

@@ -49,13 +49,9 @@ class FixedLengthPrior(Prior):
 
     def mixed_inputs(self, share_BNK: Tensor, label_B: Tensor | None) -> Tensor:
         """The inputs that predict each code, x_BNE, where a code is a mixture of codes by these shares."""
-        begin_B1 = torch.full(share_BNK.shape[:1], self.end_code, device=share_BNK.device)[:, None]
         if self.inner is None:
-            return self.embedded(begin_B1.expand(-1, self.codes), label_B)
-        vector_KE, begin_E = self.inner.embedding.weight[:-1], self.inner.embedding.weight[-1]
-        x_BNE = torch.cat([begin_E.expand(len(share_BNK), 1, -1), share_BNK[:, :-1] @ vector_KE], dim=1)
-        labels = self.inner.label_embedding
-        return x_BNE if labels is None else x_BNE + labels(label_B)[:, None]
+            return self.embedded(share_BNK.argmax(-1), label_B)
+        return self.inner.mixed_inputs(share_BNK[:, :-1], label_B)
 
     def log_probs(self, x_BNE: Tensor, noise: RowNoise | None) -> Tensor:
         """ln p of every code at its place, logp_BNK, given the inputs before it."""
