@@ -436,6 +436,11 @@ class TextModel:
                 )
         return [[*row, EOS_ID] for row in rows]
 
+    def batches(self, texts: Sequence[str], labels: Sequence[str] | None = None) -> Iterator[Batch]:
+        """The texts as the model reads them, in batches of similar length; a text's place is its row's id."""
+        tokens = self._tokens(texts)
+        yield from self._batches(Rows.from_lists(range(len(texts)), tokens, self._label_numbers(labels, len(texts))))
+
     def _batches(self, rows: Rows) -> Iterator[Batch]:
         """The rows in batches of similar length, on the model's device."""
         for indices in plan_in_order(rows.lengths, SCORE_ROWS) if len(rows) else []:

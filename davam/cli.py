@@ -29,6 +29,7 @@ from davam.plan.runs import builds_of
 from davam.plan.work import work_of
 from davam.recipe import Execution, load_recipe
 from davam.sampling import Sampling
+from davam.softening import soften as soften_model
 
 TABLES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster")
 
@@ -118,6 +119,16 @@ def score(options: argparse.Namespace) -> None:
     print(f"{name} {scores.ppl_bound:.4f} over {sum(scores.num_tokens)} tokens", file=sys.stderr)
 
 
+def soften(options: argparse.Namespace) -> None:
+    """A davam as a model with a stochastic posterior, at the temperature that gives the texts the lowest bound."""
+    model, texts = api.load(options.model, options.device), _texts(options)
+    labels = _labels(options, texts)
+    softened, temperature = soften_model(model, texts, labels)
+    softened.save(options.out)
+    before, after = (each.score(texts, labels=labels).ppl_bound for each in (model, softened))
+    print(json.dumps({"ppl_bound_before": before, "ppl_bound": after, "temperature": temperature}))
+
+
 def show(options: argparse.Namespace) -> None:
     """Where an artifact, a run or a model comes from, as JSON."""
     manifest = read_manifest(options.what)
@@ -183,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         help="how, e.g. decoder.temperature=0.8 prior.top_p=0.9 max_length=20",
     )
     sampling.add_argument("--out", help="write the table `samples/2` to this Parquet file instead")
-    for function in (encode, decode, reconstruct, vary, score):
+    for function in (encode, decode, reconstruct, vary, score, soften):
         texts = _model_command(commands, function)
         texts.add_argument("texts", nargs="*", help="texts, or none to read lines from stdin")
         if function is not encode:
@@ -193,6 +204,8 @@ def _parser() -> argparse.ArgumentParser:
             texts.add_argument("--share", type=float, default=0.3, help="of the codes that are drawn anew")
             texts.add_argument("--seed", type=int, default=0)
             texts.add_argument("--set", action="append", default=[], metavar="key=value", help="how, as in sample")
+        if function is soften:
+            texts.add_argument("--out", required=True, help="the folder of the new model")
         if function is score:
             texts.add_argument("--out", help="write the table `scores/2` to this Parquet file instead")
     exporting = _command(commands, export)

@@ -33,6 +33,8 @@ from davam.nn.noise import RowNoise, Stream
 from davam.nn.posterior import draw_codes
 from davam.nn.priors import LstmPriorConfig, Prior, PriorConfig, build_prior
 
+LEAST_TEMPERATURE = 1e-6
+
 
 class DavamJointConfig(DavamConfig):
     """DAVAM's settings, its prior, and how they are trained together."""
@@ -70,7 +72,7 @@ class DavamJoint(Davam):
 
     def __init__(self, config: DavamJointConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> None:
         super().__init__(config, vocab_size, max_tokens, labels)
-        self.latent_prior = build_prior(config.prior, config.codebook_size, labels, self.most_codes)
+        self.latent_prior = build_prior(config.prior, config.codebook_size, labels, max_tokens)
         self.log_temperature = nn.Parameter(torch.zeros(1))
 
     def require_prior(self, prior: Prior | None) -> Prior:
@@ -115,14 +117,27 @@ class DavamJoint(Davam):
         super().begin_epoch(epoch, batches, codes_per_step, seed, workers)
         if epoch != self.config.unfinished_epochs:
             return
-        sums = self.log_temperature.new_zeros(2)
-        for batch in itertools.islice(batches(), FIRST_BATCHES):
-            h_BND = self._states(batch)
-            far_BN = (h_BND - self.codebook.vectors(self.codebook.lookup(h_BND))).square().sum(2)
-            real_BN = ops.length_mask(self._code_B(batch), far_BN.shape[1]) & (batch.weight_B > 0)[:, None]
-            sums += torch.stack([far_BN[real_BN].sum(), real_BN.sum()])
-        total, count = workers.all_reduce(sums).unbind()
-        self.log_temperature.fill_((self.config.temperature_share * total / count).clamp_min(1e-6).log())
+        sums = [self.distance_sums(batch) for batch in itertools.islice(batches(), FIRST_BATCHES)]
+        total, count = workers.all_reduce(torch.stack(sums).sum(0)).tolist()
+        self.set_temperature(self.config.temperature_share * total / count)
+
+    @torch.no_grad()
+    def distance_sums(self, batch: Batch) -> Tensor:
+        """The sum over the batch's codes of |h_n - e_z|^2, and their number."""
+        h_BND = self._states(batch)
+        far_BN = (h_BND - self.codebook.vectors(self.codebook.lookup(h_BND))).square().sum(2)
+        real_BN = ops.length_mask(self._code_B(batch), far_BN.shape[1]) & (batch.weight_B > 0)[:, None]
+        return torch.stack([far_BN[real_BN].sum(), real_BN.sum()])
+
+    @property
+    def temperature(self) -> float:
+        """The posterior's, in squared distances."""
+        return self.log_temperature.exp().item()
+
+    @torch.no_grad()
+    def set_temperature(self, temperature: float) -> None:
+        """The posterior's temperature, in squared distances."""
+        self.log_temperature.fill_(math.log(max(temperature, LEAST_TEMPERATURE)))
 
     def forward(self, batch: Batch, clock: Clock, noise: RowNoise | None) -> StepTerms:
         """DAVAM's terms and the prior's of its codes; from then on Rec and what is paid of the KL."""

@@ -2,20 +2,24 @@
 
 import math
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import davam
+from davam.data import grammar
 from davam.data.batches import Batch, Rows, row_noise, take_slice
 from davam.data.tokenizer import EOS_ID, UNK_ID
-from davam.errors import ConfigError
+from davam.errors import ConfigError, DataError
 from davam.families.base import Clock
 from davam.families.davam import Davam, DavamConfig
-from davam.families.davam_joint import DavamJoint, DavamJointConfig
+from davam.families.davam_joint import LEAST_TEMPERATURE, DavamJoint, DavamJointConfig
 from davam.nn import ops
 from davam.recipe import load_recipe
 from davam.sampling import Sampling
+from davam.softening import soften
 from davam.train import comm
 from davam.train.loop import train
 from davam.train.optim import build_optimizer
@@ -169,3 +173,39 @@ def test_all_phases_train() -> None:
 def test_a_training_without_its_last_phase_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"no epoch would be left with codes that stand still"):
         load_recipe(["abstract", "tiny"], ["stage_one.epochs=5"])
+
+
+@pytest.fixture(scope="module")
+def trained() -> davam.TextModel:
+    changes = ["model.stride=3", "model.encoder=bilstm", "model.codebook_size=32", "model.embed_dim=32"]
+    changes += ["model.hidden_dim=48", "stage_one.epochs=3", "stage_two.epochs=3"]
+    return davam.fit(grammar.sample_sentences(1200, seed=3), load_recipe(["recommended", "tiny"], changes))
+
+
+def test_softening_lowers_the_bound_and_changes_nothing_else(trained: davam.TextModel, tmp_path: Path) -> None:
+    chosen, unseen = grammar.sample_sentences(100, seed=4), grammar.sample_sentences(100, seed=5)
+    softened, temperature = soften(trained, chosen)
+    assert temperature > LEAST_TEMPERATURE
+    assert softened.score(chosen).ppl_bound < trained.score(chosen).ppl_bound
+    assert softened.score(unseen).ppl_bound < trained.score(unseen).ppl_bound
+    assert softened.sample(20, seed=1).texts == trained.sample(20, seed=1).texts
+    assert softened.encode(unseen) == trained.encode(unseen)
+    softened.save(tmp_path)
+    again = davam.load(tmp_path)
+    assert again.score(unseen).ppl_bound == pytest.approx(softened.score(unseen).ppl_bound)
+    assert sum(again.score(unseen, importance_draws=20).iw_nats) < sum(again.score(unseen, importance_draws=2).iw_nats)
+
+
+def test_a_certain_posterior_is_the_model_as_it_was(trained: davam.TextModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = grammar.sample_sentences(60, seed=6)
+    monkeypatch.setattr("davam.softening.SHARES", (1e-7,))
+    softened, _ = soften(trained, texts)
+    assert softened.score(texts).ppl_bound == pytest.approx(trained.score(texts).ppl_bound, rel=1e-4)
+
+
+def test_what_cannot_be_softened(trained: davam.TextModel) -> None:
+    with pytest.raises(DataError, match="no text to choose the posterior's temperature by"):
+        soften(trained, [])
+    softened, _ = soften(trained, grammar.sample_sentences(5, seed=7))
+    with pytest.raises(DataError, match="a davam_joint cannot be softened: give a model of family davam"):
+        soften(softened, ["a man"])
