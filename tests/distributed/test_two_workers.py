@@ -38,6 +38,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     "dvae": {**CATEGORICAL, "estimator": {"kind": "score", "draws": 1}},
     "daps": {**CATEGORICAL, "encoder": {"channels": 8, "heads": 2}, "eta": {"kind": "solved"}},
     "davam_q": {"codebook_size": CODES, "code_dim": 4},
+    "davam_joint": {
+        **{"codebook_size": CODES, "code_dim": 4, "stride": 2, "quantized_epochs": 0, "init": "fan_in"},
+        "prior": {"kind": "lstm", "embed_dim": 4, "hidden_dim": 6},
+    },
 }
 
 
@@ -93,7 +97,7 @@ CASES = {
     "stage_two": ("stage_two", adamw(2, 7)),
     "vae-aggressive": ("vae", lagging(2, 7)),
     **{kind: (kind, sgd(2, 7)) for kind in OTHERS},
-    **{kind: (kind, calm(2, 7)) for kind in ("dvae", "daps", *FORMS)},
+    **{kind: (kind, calm(2, 7)) for kind in ("dvae", "daps", "davam_joint", *FORMS)},
 }
 
 

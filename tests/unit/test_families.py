@@ -29,6 +29,7 @@ FAMILIES = {
     "davam": ["recommended", *CODES],
     "davam_exact": ["davam_exact", *CODES, "model.quantized_epochs=0"],
     "davam_q": ["davam_q", *CODES],
+    "davam_joint": ["abstract", *CODES[:2], "model.continuous_epochs=0", "model.quantized_epochs=1"],
     "davam-transformer": [
         "recommended",
         *CODES,
@@ -172,7 +173,7 @@ def test_a_choice_that_the_prior_does_not_have(model: davam.TextModel) -> None:
 
 def test_importance_weighting(model: davam.TextModel) -> None:
     iw = model.score(TEXTS[:6], importance_draws=40).iw_nats
-    assert np.isnan(iw).all() == (model.core.kind not in ("vae", "dvae", "daps"))
+    assert np.isnan(iw).all() == (model.core.kind not in ("vae", "davam_joint", "dvae", "daps"))
 
 
 def test_pretraining_keeps_the_encoder_alone() -> None:
