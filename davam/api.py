@@ -50,6 +50,7 @@ class Samples:
     """Generated sentences with their latents and the nats they cost; row i is a function of (model, seed, ids[i]).
 
     `codes` or, of families with Gaussian latents, `latents` (one after the other in one list); the other is empty.
+    `decode_nats` are those of the words, and of codes where these are drawn with the words (`davam_class`).
     `labels` are of models that have some.
     """
 
@@ -377,9 +378,12 @@ class TextModel:
         if labels is not None and out.labels is not None:
             out.labels.extend(labels[:n])
         out.texts.extend(self.tokenizer.decode(decoded.tokens_BS[:n].tolist()))
-        out.codes.extend(_codes(draw.latents, n))
+        tokens = _trimmed(decoded.tokens_BS, decoded.length_B, n)
+        # Where codes are drawn with the words, they are those of the words.
+        drawn_later = self.core.discrete and draw.latents.codes_BT is None
+        out.codes.extend(self.encode_tokens(tokens) if drawn_later else _codes(draw.latents, n))
         out.latents.extend(_vectors(draw.latents, n))
-        out.tokens.extend(_trimmed(decoded.tokens_BS, decoded.length_B, n))
+        out.tokens.extend(tokens)
         out.prior_nats.extend(draw.nats_B[:n].tolist())
         out.decode_nats.extend(decoded.nats_B[:n].tolist())
         out.truncated.extend((draw.truncated_B | decoded.truncated_B)[:n].tolist())

@@ -65,6 +65,7 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "davam_joint": (("abstract",), ()),
     "davam_128": (("recommended",), ("model.codebook_size=128", "paper_row=davam_128")),
     "davam_512": (("recommended",), ("model.codebook_size=512", "paper_row=davam_512")),
+    "davam_class": (("davam_class",), ()),
     "davam_exact_512": (("davam_exact",), ()),
     "davam_exact_2048": (("davam_exact",), ("model.codebook_size=2048",)),
 }

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from davam.families.daps import Daps, DapsConfig
 from davam.families.davam import Davam, DavamConfig
+from davam.families.davam_class import DavamClass, DavamClassConfig
 from davam.families.davam_exact import DavamExact, DavamExactConfig
 from davam.families.davam_joint import DavamJoint, DavamJointConfig
 from davam.families.davam_q import DavamQ, DavamQConfig
@@ -20,6 +21,7 @@ from davam.families.vae_attn import VaeAttn, VaeAttnConfig
 FamilyConfig = Annotated[
     DavamConfig
     | DavamExactConfig
+    | DavamClassConfig
     | DavamJointConfig
     | DavamQConfig
     | LstmLmConfig
@@ -34,6 +36,7 @@ FamilyConfig = Annotated[
 FAMILIES: tuple[type[TextFamily], ...] = (
     Davam,
     DavamExact,
+    DavamClass,
     DavamJoint,
     DavamQ,
     LstmLm,

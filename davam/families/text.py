@@ -80,6 +80,16 @@ class Decoded:
     truncated_B: Tensor
 
 
+@dataclass(frozen=True)
+class RealFeatures:
+    """The decoder's features at the real positions of a batch, one row after the other, feature_NC; the words to come,
+    target_N, and whose they are, row_N."""
+
+    feature_NC: Tensor
+    target_N: Tensor
+    row_N: Tensor
+
+
 class TextConfig(Frozen):
     """What every family has: the decoder's sizes, dropout and output layer, and how weights begin."""
 
@@ -170,6 +180,12 @@ class TextFamily(Trainable):
 
     def reconstruction(self, batch: Batch, latents: Latents, noise: RowNoise | None) -> tuple[Tensor, Tensor]:
         """-ln p(x|z) in nats: the weighted sum over rows with its gradient, and rec_B without."""
+        real = self.real_features(batch, latents, noise)
+        total, nll_N = self.word_nll(real.feature_NC, real.target_N, batch.weight_B[real.row_N])
+        return total, torch.zeros_like(batch.weight_B).index_add(0, real.row_N, nll_N)
+
+    def real_features(self, batch: Batch, latents: Latents, noise: RowNoise | None) -> "RealFeatures":
+        """What the output layer reads at every position that is not padding."""
         target_BS = batch.tokens_BS
         x_BSE = self.embedded(after_begin(target_BS)[:, :-1], batch.label_B)
         if noise is not None:
@@ -181,8 +197,7 @@ class TextFamily(Trainable):
         real = mask_BS.flatten().nonzero().squeeze(1)
         feature_NC = feature_BSC.flatten(0, 1).index_select(0, real)
         row_N = torch.arange(len(target_BS), device=real.device)[:, None].expand_as(target_BS).flatten()[real]
-        total, nll_N = self.word_nll(feature_NC, target_BS.flatten()[real], batch.weight_B[row_N])
-        return total, torch.zeros_like(batch.weight_B).index_add(0, row_N, nll_N)
+        return RealFeatures(feature_NC, target_BS.flatten()[real], row_N)
 
     def word_nll(self, feature_NC: Tensor, target_N: Tensor, weight_N: Tensor) -> tuple[Tensor, Tensor]:
         """(sum of weight_N * nll_N with gradient, nll_N without), nats, of words and ends."""

@@ -11,7 +11,7 @@ from davam.recipe import Recipe, load_recipe
 
 CORPORA = ("tiny", "ptb", "snli", "captions", "yahoo")
 METHODS: tuple[str, ...] = ("recommended", "paper", "lstm_lm", "transformer_lm", "vae", "vae_attn", "gavam")
-METHODS += ("davam_q", "davam_exact", "abstract", "dvae", "daps", "judge")
+METHODS += ("davam_q", "davam_exact", "davam_class", "abstract", "dvae", "daps", "judge")
 LAYERS = ("brief", "quick", "anneal", "aggressive", "cyclic", "free_bits", "fbp", "pretraining_fbp", "dvae_score")
 
 
@@ -52,7 +52,7 @@ def test_every_method_goes_with_every_corpus(method: str, corpus: str) -> None:
     kinds = {"recommended": "davam", "paper": "davam", "abstract": "davam_joint", "judge": "lstm_lm"}
     assert recipe.model.kind == kinds.get(method, method)
     assert recipe.has_codes == (recipe.prior is not None) == (recipe.stage_two is not None)
-    assert recipe.discrete == (recipe.has_codes or method in ("abstract", "dvae", "daps"))
+    assert recipe.discrete == (recipe.has_codes or method in ("davam_class", "abstract", "dvae", "daps"))
 
 
 def test_the_estimator_is_a_layer_of_the_discrete_vae() -> None:
