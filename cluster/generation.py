@@ -15,16 +15,16 @@ import ray
 from ray.data import DataContext
 from ray.data.checkpoint import CheckpointConfig
 
-from cluster import batch
+from cluster import actors, batch
 from davam.api import SAMPLE_ROWS
 from davam.data import fs
 from davam.data.artifacts import read_tables
 from davam.data.schemas import SCHEMAS
 from davam.errors import ArtifactError, GenerationError
+from davam.execution import Execution
 from davam.generation.candidates import CandidateMaker, most_nats_per_token
 from davam.generation.spec import Spec
 from davam.quality.copies import CopyIndex
-from davam.recipe import Execution
 
 CALL_ROWS = 4 * SAMPLE_ROWS  # rows that a model makes in one call
 BLOCK_ROWS = 8 * CALL_ROWS  # rows of a file, and what a killed process loses at most
@@ -44,7 +44,7 @@ class Candidates:
     """Turns rows of a range, counted from its beginning, into candidates under the same numbers."""
 
     def __init__(self, counter: Any, gpu: bool, source: Source, first: int) -> None:
-        model = batch.load_model(source.model_uri, gpu)
+        model = actors.load_model(source.model_uri, gpu)
         index = None if source.index is None else ray.get(source.index)
         self.make = CandidateMaker(model, source.spec, index, source.most_nats_per_token)
         self.counter = counter
@@ -59,7 +59,7 @@ class Candidates:
 
 @ray.remote
 def _calibrated(model_uri: str, spec: Spec) -> float:
-    return most_nats_per_token(batch.load_model(model_uri, gpu=False), spec)
+    return most_nats_per_token(actors.load_model(model_uri, gpu=False), spec)
 
 
 def source_of(model_uri: str, spec: Spec, index: CopyIndex | None) -> Source:

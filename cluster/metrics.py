@@ -3,10 +3,12 @@ drops. Ray puts `ray_` before the names, and exports them on every node; monitor
 
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ray.util.metrics import Gauge
 
-from davam.generation.corpus import Range
+if TYPE_CHECKING:
+    from davam.generation.corpus import Range
 
 SHOWN = "show:"  # before the names of values that are for the progress line and for boards
 EXPORTED = "export:"  # before those that are for boards alone
@@ -40,7 +42,7 @@ class StageMetrics:
                 self.measure.set(value, {"stage": self.tags["stage"], "measure": name.partition(":")[2]})
 
 
-def export_range(part: Range) -> None:
+def export_range(part: "Range") -> None:
     """Exports what a range of a corpus came to: the share that stays, that dropped by reason, and the mean length of
     the longest run that its rows copy."""
     made = part.stop - part.first

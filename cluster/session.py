@@ -23,8 +23,8 @@ from ray._private.gcs_utils import create_gcs_channel
 from ray.exceptions import AuthenticationError
 
 from davam.errors import ClusterError, ClusterFaultError
+from davam.execution import Execution
 from davam.log import SETTING, say
-from davam.recipe import Execution
 
 # No keys: all who hold the cluster's token can read what goes through Ray, and every node has its own environment.
 WORKER_ENV = (

@@ -29,7 +29,8 @@ from cluster.metrics import SHOWN
 from cluster.progress import progress
 from cluster.session import address, slots
 from davam.data.artifacts import Store
-from davam.recipe import Execution, Recipe
+from davam.execution import Execution
+from davam.recipe import Recipe
 from davam.train.history import read_history
 from davam.train.selection import epoch_nats
 

@@ -29,8 +29,9 @@ from davam.api import TextModel
 from davam.data import fs
 from davam.data.artifacts import Manifest
 from davam.errors import ArtifactError, DavamError, TrainingError
+from davam.execution import Execution
 from davam.families.base import Trainable
-from davam.recipe import Execution, Recipe
+from davam.recipe import Recipe
 from davam.train.history import training_uri, write_history
 from davam.train.loop import Hooks, train
 from davam.train.optim import build_optimizer

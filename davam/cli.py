@@ -21,13 +21,14 @@ from davam.data.artifacts import Store, fingerprint, read_manifest
 from davam.data.channel import rolled_back
 from davam.data.status import status as status_of
 from davam.errors import DataError, DavamError
+from davam.execution import Execution
 from davam.generation.export import csv_lines, json_lines
 from davam.generation.forecast import burden, forecast, machine, read_prices
 from davam.log import say
 from davam.plan.estimate import caveats, estimates, read_reference, sampling_probe, table, totals
 from davam.plan.runs import builds_of
 from davam.plan.work import work_of
-from davam.recipe import Execution, load_recipe
+from davam.recipe import load_recipe
 from davam.sampling import Sampling
 from davam.softening import soften as soften_model
 

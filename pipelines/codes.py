@@ -20,7 +20,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     """Writes `codes/1` by split, with labels `labels/1` as well."""
     require_codes(run.recipe)
     run.connect()
-    from cluster import batch
+    from cluster import actors, batch
     from cluster.progress import busy_s, progress
 
     tokens = inputs["tokens"]
@@ -30,7 +30,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
         model_uri = run.store.artifact_uri("stage_one", inputs["stage_one"].fingerprint)
         coded = batch.map_model(
             batch.committed_rows(parts, batch.block_rows(total, run.execution)),
-            batch.Encoder,
+            actors.Encoder,
             {"model_uri": model_uri, "counter": counter},
             run.execution,
             batch.BLOCK_ROWS,

@@ -47,7 +47,7 @@ def draws_stage(settings: Sequence[Setting]) -> Stage:
         run.connect()
         import ray
 
-        from cluster import batch
+        from cluster import actors, batch
         from cluster.progress import progress
         from davam.api import SAMPLE_ROWS
 
@@ -59,7 +59,7 @@ def draws_stage(settings: Sequence[Setting]) -> Stage:
                 "seed": run.recipe.seed,
                 "samplings": [sampling_of(setting, run.recipe) for setting in settings],
             }
-            drawn = batch.map_model(ray.data.from_arrow(ids), batch.GridSampler, arguments, run.execution, SAMPLE_ROWS)
+            drawn = batch.map_model(ray.data.from_arrow(ids), actors.GridSampler, arguments, run.execution, SAMPLE_ROWS)
             batch.write(drawn, attempt.uri, by_split=False)
         return Built({"rows": attempt.rows()})
 
@@ -97,7 +97,7 @@ def judged_stage(texts: Stage, judge: JudgeSource) -> Stage:
         run.connect()
         import ray
 
-        from cluster import batch
+        from cluster import actors, batch
         from cluster.progress import progress
 
         order = [("setting", "ascending"), ("id", "ascending")]
@@ -105,7 +105,7 @@ def judged_stage(texts: Stage, judge: JudgeSource) -> Stage:
         blocks = [rows.slice(first, JUDGED_ROWS) for first in range(0, len(rows), JUDGED_ROWS)]
         with progress("judged", len(rows), "texts") as counter:
             arguments = {"judge": judge.name, "counter": counter, "download": judge.download}
-            priced = batch.map_model(ray.data.from_arrow(blocks), batch.Pricer, arguments, run.execution, JUDGED_ROWS)
+            priced = batch.map_model(ray.data.from_arrow(blocks), actors.Pricer, arguments, run.execution, JUDGED_ROWS)
             batch.write(priced, attempt.uri, by_split=False)
         if attempt.rows() != len(rows):
             raise DataError(f"{attempt.rows()} texts were judged of {len(rows)}; build them again with --force judged")

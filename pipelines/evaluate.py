@@ -39,7 +39,7 @@ def importance_draws(recipe: Recipe) -> int:
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     """Writes `scores/2`; the measures go into the manifest."""
     run.connect()
-    from cluster import batch
+    from cluster import actors, batch
     from cluster.progress import busy_s, progress
 
     parts = [(uri, "test") for uri in run.store.file_uris(inputs["tokens"], "test")]
@@ -52,7 +52,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
         }
         scored = batch.map_model(
             batch.committed_rows(parts, batch.block_rows(total, run.execution)),
-            batch.Scorer,
+            actors.Scorer,
             arguments,
             run.execution,
             256,

@@ -25,6 +25,7 @@ from davam.cli import print_lines
 from davam.data import fs
 from davam.data.artifacts import Store
 from davam.errors import ArtifactError, ConfigError
+from davam.execution import Execution
 from davam.generation.card import dataset_card
 from davam.generation.corpus import HASHES, Corpus, Range, Summary, hash_bytes, most_range_rows, next_range, read_corpus
 from davam.generation.forecast import Machine, Probe, forecast, machine, read_prices
@@ -33,7 +34,6 @@ from davam.generation.spec import Spec
 from davam.generation.training_text import TrainingText, text_at, text_of
 from davam.log import say
 from davam.quality.checks import COPY_FLAGS
-from davam.recipe import Execution
 from pipelines.model import open_model
 from pipelines.stage import add_execution, connect, execution_of, guarded
 

@@ -21,7 +21,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     run.connect()
     import ray
 
-    from cluster import batch
+    from cluster import actors, batch
     from cluster.progress import busy_s, progress
     from davam.api import SAMPLE_ROWS
 
@@ -34,7 +34,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
             "sampling": run.recipe.samples.sampling,
         }
         ids = ray.data.range(rows, override_num_blocks=-(-rows // batch.block_rows(rows, run.execution)))
-        drawn = batch.map_model(ids, batch.Sampler, arguments, run.execution, SAMPLE_ROWS)
+        drawn = batch.map_model(ids, actors.Sampler, arguments, run.execution, SAMPLE_ROWS)
         batch.write(drawn, attempt.uri, by_split=False)
         spent_s = busy_s(counter)
     return Built({"rows": attempt.rows()}, busy_s=spent_s)

@@ -21,8 +21,9 @@ from davam import config, log
 from davam.data import channel, fs, lease
 from davam.data.artifacts import Attempt, Manifest, Store, explain_change, fingerprint, provenance, short
 from davam.errors import ArtifactError, DavamError
+from davam.execution import Execution
 from davam.log import say
-from davam.recipe import Execution, Recipe, load_recipe
+from davam.recipe import Recipe, load_recipe
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in the environment of every submitted job's driver
 DEFAULT_PRESETS = "recommended,tiny,brief"

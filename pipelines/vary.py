@@ -17,9 +17,9 @@ from davam.api import TextModel, load
 from davam.data import source
 from davam.data.artifacts import Attempt, Manifest, Store, fingerprint, provenance, short
 from davam.errors import DataError
+from davam.execution import Execution
 from davam.generation.spec import Variation
 from davam.log import say
-from davam.recipe import Execution
 from pipelines.model import open_model
 from pipelines.stage import add_execution, connect, execution_of, guarded
 
@@ -87,7 +87,7 @@ def make(
     execution: Execution,
 ) -> dict[str, int]:
     """Writes the rows; how many there are, and how many texts were left out."""
-    from cluster import batch, text
+    from cluster import actors, batch, text
     from cluster.progress import progress
 
     given = text.read_corpus(chunks, columns, 0.0, 0.0)
@@ -96,7 +96,7 @@ def make(
     with progress(STAGE, total, "texts") as counter:
         blocks = readable.repartition(target_num_rows_per_block=batch.block_rows(total, execution))
         batch_rows = max(1, BATCH_ROWS // arguments["variation"].n)
-        rows = batch.map_model(blocks, batch.Varier, arguments | {"counter": counter}, execution, batch_rows)
+        rows = batch.map_model(blocks, actors.Varier, arguments | {"counter": counter}, execution, batch_rows)
         batch.write(rows, attempt.uri, by_split=False)
     made = attempt.rows()
     return {"rows": made, "left_out": total - made // arguments["variation"].n}

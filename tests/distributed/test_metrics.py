@@ -9,7 +9,7 @@ import ray
 
 from cluster.progress import progress
 from cluster.session import connect
-from davam.recipe import Execution
+from davam.execution import Execution
 
 
 @pytest.fixture

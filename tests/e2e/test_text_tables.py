@@ -12,8 +12,9 @@ import davam
 from davam.api import load_judge
 from davam.errors import DataError
 from davam.evaluate.text_tables import Setting
+from davam.execution import Execution
 from davam.nn.choice import Choice
-from davam.recipe import Execution, load_recipe
+from davam.recipe import load_recipe
 from pipelines.draws import draws_stage, judged_stage, real_stage
 from pipelines.model import model_stage
 from pipelines.stage import Run, run_stage

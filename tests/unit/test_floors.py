@@ -149,3 +149,9 @@ def test_davam_works_without_ray() -> None:
 def test_import_davam_is_light() -> None:
     done = run_python("import sys, davam; print(sorted({'torch', 'numpy', 'pyarrow'} & sys.modules.keys()))")
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_what_reads_and_writes_on_a_cluster_does_without_torch() -> None:
+    """Every process that Ray starts for it would take seconds to import torch."""
+    done = run_python("import sys, cluster.batch, cluster.progress, cluster.text; print('torch' in sys.modules)")
+    assert (done.stdout, done.stderr) == ("False\n", "")

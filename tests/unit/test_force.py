@@ -5,7 +5,8 @@ import pytest
 from davam import config
 from davam.data.artifacts import Attempt, Manifest, Store
 from davam.errors import ArtifactError
-from davam.recipe import Execution, load_recipe
+from davam.execution import Execution
+from davam.recipe import load_recipe
 from davam.train.history import run_name, training_uri
 from pipelines.stage import DEFAULT_PRESETS, Built, Run, Stage, explain, run_stage
 from pipelines.stage_one import STAGE_ONE

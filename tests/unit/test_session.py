@@ -13,7 +13,7 @@ from ray._private.utils import check_version_info
 from cluster import session
 from cluster.session import actor_cpus, connect
 from davam.errors import ClusterError, ClusterFaultError
-from davam.recipe import Execution
+from davam.execution import Execution
 
 
 @pytest.mark.parametrize(

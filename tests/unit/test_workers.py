@@ -5,7 +5,7 @@ import pytest
 from cluster.train import _worker_numbers
 from davam import config
 from davam.errors import ConfigError
-from davam.recipe import Execution
+from davam.execution import Execution
 from pipelines.stage import arguments_of, execution_of, parser
 
 
