@@ -80,7 +80,7 @@ def _named(what: str, rates: CopyRates) -> dict[str, float]:
 
 def needs(recipe: Recipe) -> tuple[Stage, ...]:
     """The text, the model, its samples and, where there are any, its codes."""
-    codes = (CODES,) if recipe.has_codes else ()
+    codes = (CODES,) if recipe.discrete else ()
     return (TOKENS, *codes, model_stage(recipe), SAMPLES)
 
 

@@ -51,6 +51,16 @@ def test_rows_with_categorical_latents_go_through_the_whole_pipeline(tmp_path: P
 
 
 @pytest.mark.slow
+def test_rows_beyond_the_paper_go_through_the_whole_pipeline(tmp_path: Path) -> None:
+    small = ["model.codebook_size=16", "model.continuous_epochs=0", "model.quantized_epochs=1"]
+    done = table(tmp_path, "davam_joint,davam_class,davam_exact_512", *small)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in lines[1:]] == ["| davam_joint", "| davam_class", "| davam_exact_512"]
+    assert ["ppl_exact" in line for line in lines[1:]] == [False, True, True]
+
+
+@pytest.mark.slow
 def test_a_row_that_fails_is_named_and_left_out(tmp_path: Path) -> None:
     done = table(tmp_path, "lstm_lm", "stage_one.optimizer.lr=3e38")
     assert done.returncode == 1
