@@ -1,11 +1,15 @@
 """Small models and rows for tests."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
-from davam.data.batches import Rows
+from davam.data.batches import Rows, plan_in_order, take_slice
 from davam.families.base import Trainable
 from davam.families.davam import Davam, DavamConfig
+from davam.families.text import TextFamily
+from davam.nn.priors import Prior
 from davam.recipe import AdamW, Sgd, TrainConfig
 from davam.train.loop import Hooks
 from davam.train.state import TrainState
@@ -63,3 +67,13 @@ def quiet() -> Hooks:
 def fresh() -> TrainState:
     """The state before training."""
     return TrainState()
+
+
+@torch.no_grad()
+def text_nats(model: TextFamily, prior: Prior | None, texts: Sequence[Sequence[int]]) -> np.ndarray:
+    """Rec + KL of rows of ids, each with its end or without, nats_N."""
+    rows, nats_N = Rows.from_lists(range(len(texts)), texts), np.zeros(len(texts))
+    for indices in plan_in_order(rows.lengths, 64):
+        scores = model.row_scores(take_slice(rows, indices), prior)
+        nats_N[indices] = (scores.rec_B + scores.kl_B).double().numpy()
+    return nats_N

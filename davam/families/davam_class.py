@@ -23,7 +23,6 @@ from davam.families.base import Clock, StepTerms
 from davam.families.davam_exact import DavamExact, DavamExactConfig
 from davam.families.gaussian import elbo_sums
 from davam.families.text import LatentDraw, Latents, RowScores, WordChoice
-from davam.nn import ops
 from davam.nn.choice import draw
 from davam.nn.noise import RowNoise
 from davam.nn.output import Softmax
@@ -89,12 +88,8 @@ class DavamClass(DavamExact):
             unused = 0 * sum(weight.sum() for weight in self.next_code.parameters())
             return replace(terms, loss_sum=terms.loss_sum + unused, sums=sums)
         nll_sum, rec_B, kl_B = self._nll(batch, noise)
-        words_BT = batch.tokens_BS[:, :-1]
-        real_BT = ops.length_mask(batch.length_B - 1, words_BT.shape[1]) & (batch.weight_B > 0)[:, None]
-        # The encoder has nothing more to learn, but DDP waits for the gradient of every parameter.
-        unchanged = 0 * self.states(words_BT, batch.length_B - 1).sum()
-        codes_N = self.code_V[words_BT[real_BT]]
-        return StepTerms(nll_sum + unchanged, elbo_sums(batch, rec_B, kl_B), (rec_B, codes_N))
+        unmoved, codes_N = self.at_rest(batch)
+        return StepTerms(nll_sum + unmoved, elbo_sums(batch, rec_B, kl_B), (rec_B, codes_N))
 
     def word_choice(self, latents: Latents, sampling: Sampling) -> WordChoice:
         """A word of each given code; or, where none are given, a code and then a word of it."""

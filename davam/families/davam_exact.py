@@ -99,17 +99,21 @@ class DavamExact(Davam):
         if not self.stands_still:
             return super().forward(batch, clock, noise)
         rec_sum, rec_B = self.reconstruction(batch, self.infer(batch), noise)
-        words_BT = batch.tokens_BS[:, :-1]
-        # The encoder has nothing more to learn, but DDP waits for the gradient of every parameter.
-        unchanged = 0 * self.states(words_BT, batch.length_B - 1).sum()
         sums = {
             "rec_nats": (rec_B * batch.weight_B).sum(),
             "commit": torch.zeros_like(rec_sum.detach()),
             "tokens": (batch.length_B * batch.weight_B).sum(),
             "rows": batch.weight_B.sum(),
         }
-        real_BT = ops.length_mask(batch.length_B - 1, words_BT.shape[1]) & (batch.weight_B > 0)[:, None]
-        return StepTerms(rec_sum + unchanged, sums, (rec_B, self.code_V[words_BT[real_BT]]))
+        unmoved, codes_N = self.at_rest(batch)
+        return StepTerms(rec_sum + unmoved, sums, (rec_B, codes_N))
+
+    def at_rest(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Zero, with a gradient for the encoder, which has nothing more to learn, but DDP waits for that of every
+        parameter; and the codes of the batch's words, codes_N."""
+        words_BT, word_B = batch.tokens_BS[:, :-1], batch.length_B - 1
+        real_BT = ops.length_mask(word_B, words_BT.shape[1]) & (batch.weight_B > 0)[:, None]
+        return 0 * self.states(words_BT, word_B).sum(), self.code_V[words_BT[real_BT]]
 
     def tally(self, terms: StepTerms) -> Tensor:
         """How often each code was chosen."""

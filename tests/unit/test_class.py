@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from davam.data.batches import Rows, plan_in_order, take_slice
 from davam.data.tokenizer import EOS_ID, UNK_ID
 from davam.errors import DataError
 from davam.families.davam_class import DavamClass, DavamClassConfig
 from davam.nn.decoder import OwnDecoder
 from davam.sampling import Sampling
 from davam.train import comm
+from tests.small import text_nats
 
 WORDS, CODES, LONGEST = 5, 3, 4
 
@@ -30,29 +30,20 @@ def model() -> DavamClass:
     return found.eval()
 
 
-def nats_of(model: DavamClass, texts: list[list[int]]) -> np.ndarray:
-    rows, nats_N = Rows.from_lists(range(len(texts)), texts), np.zeros(len(texts))
-    with torch.no_grad():
-        for indices in plan_in_order(rows.lengths, 64):
-            scores = model.row_scores(take_slice(rows, indices), None)
-            nats_N[indices] = (scores.rec_B + scores.kl_B).double().numpy()
-    return nats_N
-
-
 def texts_of(length: int) -> list[list[int]]:
     return [list(text) for text in product(range(UNK_ID, UNK_ID + WORDS), repeat=length)]
 
 
 def test_the_probabilities_of_all_texts_and_the_tail_sum_to_one(model: DavamClass) -> None:
     ended = [[*text, EOS_ID] for length in range(1, LONGEST) for text in texts_of(length)]
-    total = float(np.exp(-nats_of(model, ended)).sum())
+    total = float(np.exp(-text_nats(model, None, ended)).sum())
     with torch.no_grad():
         h_1H = model.decoder.features(model.embedded(torch.tensor([[1]]), None), no_codes(model, 1))[0, :1, :8]
         none = float(model.next_code.logits(h_1H).softmax(1)[0, CODES])
     # What goes on: the chance of the first words, however they end.
     going_on = [[*text, EOS_ID] for text in texts_of(LONGEST)]
     with torch.no_grad():
-        ends = -torch.tensor(nats_of(model, going_on))
+        ends = -torch.tensor(text_nats(model, None, going_on))
         features_BSH = model.decoder.features(
             model.embedded(torch.tensor([[1, *text[:-1]] for text in going_on]), None), no_codes(model, len(going_on))
         )[:, -1, :8]
@@ -80,7 +71,7 @@ def test_samples_are_what_the_likelihood_says_they_are(model: DavamClass) -> Non
     with torch.no_grad():
         first = model.decoder.features(model.embedded(torch.tensor([[1]]), None), no_codes(model, 1))[0, :1, :8]
         some = 1 - float(model.next_code.logits(first).softmax(1)[0, CODES])
-    expected = np.exp(-nats_of(model, short)) / some * rows
+    expected = np.exp(-text_nats(model, None, short)) / some * rows
     seen = np.array(list(counts.values()))
     common = expected > 5
     assert common.sum() > 3
@@ -88,7 +79,7 @@ def test_samples_are_what_the_likelihood_says_they_are(model: DavamClass) -> Non
     assert chi_square < 2.5 * common.sum()
     for row, length, nats in list(zip(made.tokens_BS.tolist(), made.length_B.tolist(), made.nats_B, strict=True))[:200]:
         if length <= LONGEST:
-            assert nats.item() == pytest.approx(nats_of(model, [row[:length]])[0], rel=1e-4)
+            assert nats.item() == pytest.approx(text_nats(model, None, [row[:length]])[0], rel=1e-4)
 
 
 def test_lengths_are_as_asked(model: DavamClass) -> None:

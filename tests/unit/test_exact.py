@@ -18,6 +18,7 @@ from davam.nn.priors import LstmPriorConfig, build_prior
 from davam.nn.priors.base import Prior
 from davam.sampling import Sampling
 from davam.train import comm
+from tests.small import text_nats
 
 WORDS, CODES, LONGEST = 5, 3, 4
 VALUES = {"embed_dim": 6, "hidden_dim": 8, "code_dim": 4, "codebook_size": CODES, "dropout": 0.0}
@@ -40,13 +41,7 @@ def model_and_prior(shortlist: int = 0, codes: int = CODES) -> tuple[DavamExact,
 
 
 def nats_of(model: DavamExact, prior: Prior, sentences: list[tuple[int, ...]]) -> np.ndarray:
-    rows = Rows.from_lists(range(len(sentences)), [[*words, EOS_ID] for words in sentences])
-    nats_N = np.zeros(len(sentences))
-    with torch.no_grad():
-        for indices in plan_in_order(rows.lengths, 64):
-            scores = model.row_scores(take_slice(rows, indices), prior)
-            nats_N[indices] = (scores.rec_B + scores.kl_B).double().numpy()
-    return nats_N
+    return text_nats(model, prior, [[*words, EOS_ID] for words in sentences])
 
 
 @pytest.mark.parametrize("shortlist", [0, 5])

@@ -11,14 +11,13 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from davam.data.batches import Rows, plan_in_order, take_slice
 from davam.data.tokenizer import EOS_ID, UNK_ID
 from davam.families import FamilyConfig, build_family
 from davam.families.codes import QuantizedFamily
 from davam.families.lstm_lm import LanguageModel
 from davam.families.text import TextFamily
 from davam.nn.priors import LstmPriorConfig, build_prior
-from davam.nn.priors.base import Prior
+from tests.small import text_nats
 
 WORDS, CODES, LONGEST = 5, 3, 4
 SMALL = {"embed_dim": 6, "hidden_dim": 8, "dropout": 0.0}
@@ -47,17 +46,6 @@ def shake(module: torch.nn.Module, seed: int) -> None:
         torch.nn.init.normal_(parameter, std=0.8, generator=draws)
 
 
-def nats_of(model: TextFamily, prior: Prior | None, texts: list[list[int]]) -> np.ndarray:
-    """Rec + KL of texts of ids."""
-    rows = Rows.from_lists(range(len(texts)), texts)
-    nats_N = np.zeros(len(texts))
-    with torch.no_grad():
-        for indices in plan_in_order(rows.lengths, 64):
-            scores = model.row_scores(take_slice(rows, indices), prior)
-            nats_N[indices] = (scores.rec_B + scores.kl_B).double().numpy()
-    return nats_N
-
-
 @pytest.mark.parametrize("values", LANGUAGE_MODELS, ids=lambda values: "-".join(map(str, values.values())))
 def test_all_texts_and_the_tail_have_probability_one_under_a_language_model(values: dict[str, Any]) -> None:
     vocab_size = EOS_ID + WORDS - 1
@@ -67,7 +55,7 @@ def test_all_texts_and_the_tail_have_probability_one_under_a_language_model(valu
     assert len(words) == WORDS
     ended = [[*text, EOS_ID] for length in range(LONGEST) for text in product(words, repeat=length)]
     going_on = [list(text) for text in product(words, repeat=LONGEST)]
-    total, tail = (float(np.exp(-nats_of(model, None, texts)).sum()) for texts in (ended, going_on))
+    total, tail = (float(np.exp(-text_nats(model, None, texts)).sum()) for texts in (ended, going_on))
     assert 0.01 < total < 1
     assert total + tail == pytest.approx(1, abs=1e-5)
 
@@ -81,4 +69,4 @@ def test_the_bounds_of_all_texts_add_up_to_less_than_one(values: dict[str, Any])
     model.codebook.initialize(code_KD, torch.full((CODES,), 1 / CODES), 40.0)
     words = range(UNK_ID, UNK_ID + WORDS)
     texts = [[*text, EOS_ID] for length in range(1, LONGEST + 1) for text in product(words, repeat=length)]
-    assert 0 < float(np.exp(-nats_of(model, prior.eval(), texts)).sum()) < 1
+    assert 0 < float(np.exp(-text_nats(model, prior.eval(), texts)).sum()) < 1
