@@ -5,7 +5,7 @@
 The prior has words as well as codes in its context, which is exact as long as the decoder sees no code after its own:
 each of its steps reads the code of its own word alone. One LSTM over the words serves both. Codes are learned as
 DAVAM's are, and then stand still; from there on this is a language model with learned classes (Goodman, 2001, has them
-given), which costs K + V/K products a word instead of V.
+given), with K + V/K products a word instead of V; sampling gathers them row by row, and is not faster for it yet.
 
 Legend: B rows, T words, N positions, A rows of the block that is still computed, H hidden, C features, K codes.
 """
