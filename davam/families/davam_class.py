@@ -95,8 +95,7 @@ class DavamClass(DavamExact):
         """A word of each given code; or, where none are given, a code and then a word of it."""
         if latents.codes_BT is not None:
             return super().word_choice(latents, sampling)
-        weight_VC, bias_V = self.output.word_weights()
-        clusters, end = self.clusters, self.config.codebook_size
+        words, end = self.code_words(), self.config.codebook_size
         barred_words = () if sampling.unknown else (UNK_ID,)
         barred_codes = self.barred_codes(sampling)
 
@@ -110,7 +109,7 @@ class DavamClass(DavamExact):
             code_A = torch.where(ended_A, 0, code_A)
             own_AC = torch.cat([feature_AC[:, : self.config.hidden_dim], self.codebook.vectors(code_A)], dim=1)
             word_A, word_nats_A = restricted_draw(
-                own_AC, weight_VC, bias_V, code_A, uniform_A2[:, 1], clusters, sampling.decoder, barred_words
+                own_AC, words, code_A, uniform_A2[:, 1], sampling.decoder, barred_words
             )
             return torch.where(ended_A, EOS_ID, word_A), nats_A + torch.where(ended_A, 0.0, word_nats_A)
 

@@ -24,7 +24,7 @@ from davam.families.davam import Davam, DavamConfig
 from davam.families.text import Latents, WordChoice
 from davam.nn import ops
 from davam.nn.noise import RowNoise
-from davam.nn.restricted import Clusters, restricted_draw, restricted_nll
+from davam.nn.restricted import Clusters, CodeWords, restricted_draw, restricted_nll
 from davam.sampling import Sampling
 
 NO_CODE = -1
@@ -75,6 +75,10 @@ class DavamExact(Davam):
     def clusters(self) -> Clusters:
         """The words of each code."""
         return Clusters.of(self.code_V, self.config.codebook_size)
+
+    def code_words(self) -> CodeWords:
+        """The words of each code with what the output layer has of them."""
+        return CodeWords.of(self.clusters, *self.output.word_weights())
 
     def encode(self, words_BT: Tensor, length_B: Tensor) -> Tensor:
         """The code of every word, codes_BT; 0 in the padding."""
@@ -128,15 +132,8 @@ class DavamExact(Davam):
             return super().word_nll(feature_NC, target_N, weight_N)
         word = (target_N != EOS_ID).nonzero().squeeze(1)
         target_R = target_N[word]
-        weight_VC, bias_V = self.output.word_weights()
         total, nll_R = restricted_nll(
-            feature_NC.index_select(0, word),
-            weight_VC,
-            bias_V,
-            target_R,
-            self.code_V[target_R],
-            weight_N[word],
-            self.clusters,
+            feature_NC.index_select(0, word), self.code_words(), target_R, self.code_V[target_R], weight_N[word]
         )
         return total, torch.zeros_like(weight_N).index_copy(0, word, nll_R)
 
@@ -144,27 +141,13 @@ class DavamExact(Davam):
         """A word of each code, and the end after the last."""
         assert latents.codes_BT is not None
         codes_BT, length_B = latents.codes_BT, latents.length_B
-        weight_VC, bias_V = self.output.word_weights()
-        clusters, barred = self.clusters, () if sampling.unknown else (UNK_ID,)
+        words, barred = self.code_words(), () if sampling.unknown else (UNK_ID,)
 
         def choose(feature_AC: Tensor, row_A: Tensor, step: int, uniform_A2: Tensor) -> tuple[Tensor, Tensor]:
-            word_A = torch.full_like(row_A, EOS_ID)
-            nats_A = torch.zeros_like(uniform_A2[:, 0])
-            alive = (length_B[row_A] > step).nonzero().squeeze(1)
-            if len(alive):
-                code_R = codes_BT[row_A[alive], step]
-                word_R, nats_R = restricted_draw(
-                    feature_AC[alive],
-                    weight_VC,
-                    bias_V,
-                    code_R,
-                    uniform_A2[alive, 0],
-                    clusters,
-                    sampling.decoder,
-                    barred,
-                )
-                word_A[alive], nats_A[alive] = word_R, nats_R
-            return word_A, nats_A
+            ended_A = length_B[row_A] <= step
+            code_A = codes_BT[row_A, min(step, codes_BT.shape[1] - 1)]
+            word_A, nats_A = restricted_draw(feature_AC, words, code_A, uniform_A2[:, 0], sampling.decoder, barred)
+            return torch.where(ended_A, EOS_ID, word_A), torch.where(ended_A, 0.0, nats_A)
 
         return choose
 

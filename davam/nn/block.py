@@ -21,6 +21,13 @@ def filled_up(rows: Tensor, block_rows: int) -> Tensor:
     return F.pad(rows, (0, block_rows - len(rows)))
 
 
+def filled_counts(count_G: Tensor, block_rows: int) -> Tensor:
+    """How many rows of each group a product takes, by the rule of `filled_up`."""
+    if count_G.device.type == "cpu":
+        return count_G + -count_G % ROW_MULTIPLE
+    return torch.full_like(count_G, block_rows)
+
+
 class Block:
     """Which rows of a call are still computed."""
 

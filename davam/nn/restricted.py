@@ -3,8 +3,8 @@
 Where a code is a function of its word, z = c(x), a softmax over the words of z_t alone makes the likelihood exact:
 p(x) = p(c(x)) p(x | c(x)). A position then costs as many products as its code has words, V/K on average, not V.
 
-Legend: B rows, N positions, C channels, V words, K codes, M most words of a code, L logits of all positions, one
-position after the other.
+Legend: B rows, N positions, C channels, V words, K codes, M words of a code, L logits of all positions, one position
+after the other, G codes that are there, P rows in the order of their codes with some twice, R rows of one code or width.
 """
 
 import math
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from davam.nn.block import filled_counts
 from davam.nn.choice import Choice, draw
 
 NARROWEST = 16  # logits of a drawn row, at least: rows are padded to powers of two that depend on their code alone
@@ -45,6 +46,21 @@ class Clusters:
     def count_K(self) -> Tensor:
         """How many words each code has."""
         return self.first_K1.diff()
+
+
+@dataclass(frozen=True)
+class CodeWords:
+    """The words of each code with their output vectors and biases, both in the order of the codes."""
+
+    clusters: Clusters
+    weight_VC: Tensor
+    bias_V: Tensor
+
+    @classmethod
+    def of(cls, clusters: Clusters, weight_VC: Tensor, bias_V: Tensor) -> "CodeWords":
+        """Those of the vectors and biases in the order of the words."""
+        order_V = clusters.order_V
+        return cls(clusters, weight_VC.index_select(0, order_V), bias_V.index_select(0, order_V))
 
 
 class RestrictedNll(torch.autograd.Function):
@@ -100,26 +116,21 @@ class RestrictedNll(torch.autograd.Function):
 
 
 def restricted_nll(
-    h_NC: Tensor,
-    weight_VC: Tensor,
-    bias_V: Tensor,
-    target_N: Tensor,
-    code_N: Tensor,
-    weight_N: Tensor,
-    clusters: Clusters,
+    h_NC: Tensor, words: CodeWords, target_N: Tensor, code_N: Tensor, weight_N: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(sum of weight_N * nll_N with gradient, nll_N without), nats, of words given their codes. The only word of a code
     costs nothing."""
+    clusters = words.clusters
     several_N = (clusters.count_K[code_N] > 1).nonzero().squeeze(1)
-    # Sorted by code, and the weights as well, so that a code's positions and words are one slice each.
+    # Sorted by code, as the words are, so that a code's positions and words are one slice each.
     order_N = several_N[torch.argsort(code_N[several_N], stable=True)]
     if not len(order_N):
         # Every weight must get its gradient all the same, or DDP waits for it for ever.
-        return 0 * (h_NC.sum() + weight_VC.sum() + bias_V.sum()), torch.zeros_like(weight_N)
+        return 0 * (h_NC.sum() + words.weight_VC.sum() + words.bias_V.sum()), torch.zeros_like(weight_N)
     total, nll_R = RestrictedNll.apply(
         h_NC.index_select(0, order_N),
-        weight_VC.index_select(0, clusters.order_V),
-        bias_V.index_select(0, clusters.order_V),
+        words.weight_VC,
+        words.bias_V,
         clusters.first_K1[code_N[order_N]],
         clusters.count_K[code_N[order_N]],
         clusters.place_V[target_N[order_N]],
@@ -130,11 +141,9 @@ def restricted_nll(
 
 def restricted_draw(
     h_BC: Tensor,
-    weight_VC: Tensor,
-    bias_V: Tensor,
+    words: CodeWords,
     code_B: Tensor,
     uniform_B: Tensor,
-    clusters: Clusters,
     choice: Choice,
     barred: Sequence[int] = (),
 ) -> tuple[Tensor, Tensor]:
@@ -142,6 +151,8 @@ def restricted_draw(
 
     A row's result depends on its own numbers alone, not on the rows beside it.
     """
+    clusters = words.clusters
+    logit_L, first_B = _logits_by_code(h_BC, words, code_B)
     word_B, nats_B = torch.empty_like(code_B), torch.empty_like(uniform_B)
     count_B = clusters.count_K[code_B]
     width_B = torch.tensor([_width(count) for count in count_B.tolist()], device=code_B.device)
@@ -149,9 +160,9 @@ def restricted_draw(
         rows = (width_B == width).nonzero().squeeze(1)
         step_M = torch.arange(width, device=rows.device)
         real_RM = step_M < count_B[rows, None]
+        logits_RM = logit_L[(first_B[rows, None] + step_M).clamp_max(len(logit_L) - 1)]
         place_RM = clusters.first_K1[code_B[rows], None] + step_M
         word_RM = clusters.order_V[place_RM.clamp_max(len(clusters.order_V) - 1)]
-        logits_RM = torch.bmm(weight_VC[word_RM], h_BC[rows, :, None]).squeeze(2) + bias_V[word_RM]
         allowed_RM = real_RM.clone()
         for word in barred:
             allowed_RM &= word_RM != word
@@ -161,6 +172,29 @@ def restricted_draw(
         word_B[rows] = word_RM.gather(1, picked_R[:, None]).squeeze(1)
         nats_B[rows] = nats_R
     return word_B, nats_B
+
+
+def _logits_by_code(h_BC: Tensor, words: CodeWords, code_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits of each row's code's words, and where a row's begin: (logit_L, first_B). Rows of one code are
+    multiplied together, as many as round a row the same way in any company."""
+    order_B = torch.argsort(code_B, stable=True)
+    code_G, count_G = code_B[order_B].unique_consecutive(return_counts=True)
+    filled_G, width_G = filled_counts(count_G, len(code_B)), words.clusters.count_K[code_G]
+    row_G, place_G, logit_G = (size_G.cumsum(0) - size_G for size_G in (count_G, filled_G, filled_G * width_G))
+    group_P = torch.arange(len(code_G), device=code_B.device).repeat_interleave(filled_G)
+    within_P = torch.arange(len(group_P), device=code_B.device) - place_G[group_P]
+    h_PC = h_BC[order_B[row_G[group_P] + torch.minimum(within_P, count_G[group_P] - 1)]]
+    logit_L = h_BC.new_empty(int((filled_G * width_G).sum()))
+    starts_G = words.clusters.first_K1[code_G]
+    for place, filled, start, width, logit in torch.stack([place_G, filled_G, starts_G, width_G, logit_G], 1).tolist():
+        weight_MC, bias_M = words.weight_VC[start : start + width], words.bias_V[start : start + width]
+        out_RM = logit_L[logit : logit + filled * width].view(filled, width)
+        torch.addmm(bias_M, h_PC[place : place + filled], weight_MC.T, out=out_RM)
+    group_B = torch.arange(len(code_G), device=code_B.device).repeat_interleave(count_G)
+    within_B = torch.arange(len(code_B), device=code_B.device) - row_G[group_B]
+    first_B = torch.empty_like(order_B)
+    first_B[order_B] = logit_G[group_B] + within_B * width_G[group_B]
+    return logit_L, first_B
 
 
 def _draw_allowed(

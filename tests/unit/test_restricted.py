@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from davam.nn.choice import ANCESTRAL, Choice
-from davam.nn.restricted import Clusters, restricted_draw, restricted_nll
+from davam.nn.restricted import Clusters, CodeWords, restricted_draw, restricted_nll
 
 WORDS, CODES, CHANNELS = 23, 6, 12
 
@@ -50,8 +50,8 @@ def test_the_loss_and_its_gradients_are_those_of_a_masked_softmax() -> None:
     (weight_VC, bias_V), (h_NC, word_N) = layer(), positions(40, code_V)
     weight_N = torch.linspace(0, 2, 40)
     found, wanted = (tuple(each.clone().requires_grad_() for each in (h_NC, weight_VC, bias_V)) for _ in range(2))
-    clusters = Clusters.of(code_V, CODES)
-    total, nll_N = restricted_nll(found[0], found[1], found[2], word_N, code_V[word_N], weight_N, clusters)
+    words = CodeWords.of(Clusters.of(code_V, CODES), found[1], found[2])
+    total, nll_N = restricted_nll(found[0], words, word_N, code_V[word_N], weight_N)
     log_p_NV = masked_log_probs(wanted[0], wanted[1], wanted[2], code_V, code_V[word_N])
     plain_N = -log_p_NV.gather(1, word_N[:, None]).squeeze(1)
     torch.testing.assert_close(nll_N, plain_N.detach())
@@ -70,8 +70,8 @@ def test_where_nothing_is_left_to_choose_the_gradients_are_zeros(word: int | Non
     word_N = torch.full((4,), word) if word else word_N[:0]
     weight_VC.requires_grad_()
     h_NC = h_NC[: len(word_N)].requires_grad_()
-    clusters = Clusters.of(code_V, CODES)
-    total, nll_N = restricted_nll(h_NC, weight_VC, bias_V, word_N, code_V[word_N], torch.ones(len(word_N)), clusters)
+    words = CodeWords.of(Clusters.of(code_V, CODES), weight_VC, bias_V)
+    total, nll_N = restricted_nll(h_NC, words, word_N, code_V[word_N], torch.ones(len(word_N)))
     total.backward()
     assert (total.item(), float(nll_N.sum())) == (0, 0)
     assert weight_VC.grad is not None
@@ -81,9 +81,8 @@ def test_where_nothing_is_left_to_choose_the_gradients_are_zeros(word: int | Non
 def test_extreme_logits_stay_finite() -> None:
     code_V = table()
     (weight_VC, bias_V), (h_NC, word_N) = layer(), positions(9, code_V)
-    total, nll_N = restricted_nll(
-        1e4 * h_NC, weight_VC, bias_V, word_N, code_V[word_N], torch.ones(9), Clusters.of(code_V, CODES)
-    )
+    words = CodeWords.of(Clusters.of(code_V, CODES), weight_VC, bias_V)
+    total, nll_N = restricted_nll(1e4 * h_NC, words, word_N, code_V[word_N], torch.ones(9))
     assert torch.isfinite(nll_N).all()
     assert math.isfinite(float(total))
 
@@ -95,9 +94,8 @@ def test_draws_have_the_probabilities_and_the_nats_of_the_masked_softmax() -> No
     code_N, rows = code_V[word_N], 4000
     log_p_V = masked_log_probs(h_NC, weight_VC, bias_V, code_V, code_N)[0]
     uniform_B = (torch.arange(rows) + 0.5) / rows
-    drawn_B, nats_B = restricted_draw(
-        h_NC.expand(rows, -1), weight_VC, bias_V, code_N.expand(rows), uniform_B, Clusters.of(code_V, CODES), ANCESTRAL
-    )
+    words = CodeWords.of(Clusters.of(code_V, CODES), weight_VC, bias_V)
+    drawn_B, nats_B = restricted_draw(h_NC.expand(rows, -1), words, code_N.expand(rows), uniform_B, ANCESTRAL)
     torch.testing.assert_close(nats_B, -log_p_V[drawn_B], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(torch.bincount(drawn_B, minlength=WORDS) / rows, log_p_V.exp(), atol=2e-3, rtol=0)
 
@@ -107,9 +105,8 @@ def test_what_is_barred_does_not_come_and_is_part_of_the_model_all_the_same(choi
     code_V = table()
     (weight_VC, bias_V), (h_NC, word_N) = layer(), positions(60, code_V)
     barred = int((code_V == 3).nonzero()[0])
-    drawn_B, nats_B = restricted_draw(
-        h_NC, weight_VC, bias_V, code_V[word_N], torch.rand(60), Clusters.of(code_V, CODES), choice, (barred,)
-    )
+    words = CodeWords.of(Clusters.of(code_V, CODES), weight_VC, bias_V)
+    drawn_B, nats_B = restricted_draw(h_NC, words, code_V[word_N], torch.rand(60), choice, (barred,))
     assert barred not in drawn_B.tolist()
     assert (code_V[drawn_B] == code_V[word_N]).all()
     log_p_NV = masked_log_probs(h_NC, weight_VC, bias_V, code_V, code_V[word_N])
@@ -120,11 +117,9 @@ def test_a_row_is_drawn_the_same_in_any_company() -> None:
     code_V = table()
     (weight_VC, bias_V), (h_NC, word_N) = layer(), positions(200, code_V)
     uniform_B = torch.rand(200, generator=torch.Generator().manual_seed(5))
-    clusters, code_N = Clusters.of(code_V, CODES), code_V[word_N]
-    all_B, nats_B = restricted_draw(h_NC, weight_VC, bias_V, code_N, uniform_B, clusters, ANCESTRAL)
+    words, code_N = CodeWords.of(Clusters.of(code_V, CODES), weight_VC, bias_V), code_V[word_N]
+    all_B, nats_B = restricted_draw(h_NC, words, code_N, uniform_B, ANCESTRAL)
     for rows in (torch.arange(199, -1, -1), torch.arange(3), torch.arange(50, 67)):
-        few_B, few_nats_B = restricted_draw(
-            h_NC[rows], weight_VC, bias_V, code_N[rows], uniform_B[rows], clusters, ANCESTRAL
-        )
+        few_B, few_nats_B = restricted_draw(h_NC[rows], words, code_N[rows], uniform_B[rows], ANCESTRAL)
         assert torch.equal(few_B, all_B[rows])
         assert torch.equal(few_nats_B, nats_B[rows])
