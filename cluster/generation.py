@@ -24,6 +24,7 @@ from davam.errors import ArtifactError, GenerationError
 from davam.execution import Execution
 from davam.generation.candidates import CandidateMaker, most_nats_per_token
 from davam.generation.spec import Spec
+from davam.nn.precision import set_precision
 from davam.quality.copies import CopyIndex
 
 CALL_ROWS = 4 * SAMPLE_ROWS  # rows that a model makes in one call
@@ -45,6 +46,8 @@ class Candidates:
 
     def __init__(self, counter: Any, gpu: bool, source: Source, first: int) -> None:
         model = actors.load_model(source.model_uri, gpu)
+        if gpu:
+            set_precision(model.core, "auto")  # of samples alone: what judges a model stays in fp32
         index = None if source.index is None else ray.get(source.index)
         self.make = CandidateMaker(model, source.spec, index, source.most_nats_per_token)
         self.counter = counter

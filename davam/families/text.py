@@ -28,6 +28,7 @@ from davam.nn.decoder import Decoder, Memory
 from davam.nn.noise import RowNoise, Stream, generator
 from davam.nn.output import OutputLayer
 from davam.nn.priors import Prior
+from davam.nn.replay import replayed
 from davam.sampling import Sampling
 
 #: the modules of every family that belong to its decoder; all others infer the latents, or are their prior
@@ -228,7 +229,7 @@ class TextFamily(Trainable):
         for step in range(widest):
             label_A = None if label_B is None else label_B[block.row_A]
             x_AE = self.embedded(word_A[:, None], label_A)[:, 0]
-            feature_AC, state = self.decoder.step(x_AE, step, memory, state)
+            feature_AC, state = self._decoder_step(x_AE, memory.tensors, state, step=step)
             word_A, nats_A = choose(feature_AC, block.row_A, step, uniform_BS2[block.row_A, step])
             nats_B.index_add_(0, block.row_A, nats_A * block.alive_A)
             tokens_BS[:, step].index_add_(0, block.row_A, word_A * block.alive_A)
@@ -245,6 +246,10 @@ class TextFamily(Trainable):
         """The decoder's vectors of words, x_BSE, each with its row's label added, where there are labels."""
         x_BSE = self.decoder_embedding(words_BS)
         return x_BSE if self.label_embedding is None else x_BSE + self.label_embedding(label_B)[:, None]
+
+    @replayed
+    def _decoder_step(self, x_AE: Tensor, memory: tuple[Tensor, ...], state: Any, *, step: int) -> tuple[Tensor, Any]:
+        return self.decoder.step(x_AE, step, Memory(*memory), state)
 
     def _memory(self, latents: Latents) -> Memory:
         mask_BT = ops.length_mask(latents.length_B, latents.latent_BTD.shape[1])

@@ -4,8 +4,7 @@ reads a single one, Eq. (2).
 Legend: B rows, S target positions, T latents, E embedding, H hidden, D latent dim, C features of the output layer.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +18,17 @@ from davam.nn.transformer import Cache, Transformer, TransformerConfig
 AttentionForm = Literal["feed", "parallel", "transformer", "own"]
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """What a decoder reads: latents, their mask and, where the form has them, precomputed keys."""
 
     latent_BTD: Tensor
     mask_BT: Tensor
     key_BTA: Tensor | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Those that there are, in order."""
+        return tuple(tensor for tensor in self if tensor is not None)
 
     def take(self, rows: Tensor) -> "Memory":
         """That of the rows."""

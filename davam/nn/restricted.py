@@ -4,7 +4,7 @@ Where a code is a function of its word, z = c(x), a softmax over the words of z_
 p(x) = p(c(x)) p(x | c(x)). A position then costs as many products as its code has words, V/K on average, not V.
 
 Legend: B rows, N positions, C channels, V words, K codes, M words of a code, L logits of all positions, one position
-after the other, G codes that are there, P rows in the order of their codes with some twice, R rows of one code or width.
+after the other, G codes that are there, P rows in the order of their codes, some of them twice, R rows of one width.
 """
 
 import math

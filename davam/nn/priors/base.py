@@ -18,6 +18,7 @@ from davam.nn import ops
 from davam.nn.block import Block
 from davam.nn.choice import ANCESTRAL, Choice, draw
 from davam.nn.noise import RowNoise
+from davam.nn.replay import replayed
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Prior(nn.Module, ABC):
         code_B, cache = torch.full_like(length_B, self.end_code), self.start(len(codes_BT))
         columns, weight_nats = [], []
         for t in range(width + 1):
-            logits_BK, cache = self._next(code_B, cache, label_B)
+            logits_BK, cache = self._next(code_B, cache, *_given(label_B))
             log_p_BK = logits_BK.float().log_softmax(1)
             kept_nats_B = -log_p_BK.gather(1, target_BS[:, t : t + 1])[:, 0] * kept_BS[:, t]
             no_end_nats_B = -torch.log1p(-log_p_BK[:, self.end_code].exp())
@@ -135,7 +136,7 @@ class Prior(nn.Module, ABC):
         code_A, cache = torch.full((rows,), self.end_code, device=device), self.start(rows)
         block = Block.whole(rows, device)
         for t in range(widest if most is None else most + 1):
-            logits_AK, cache = self._next(code_A, cache, None if label_B is None else label_B[block.row_A])
+            logits_AK, cache = self._next(code_A, cache, *_given(label_B, block.row_A))
             if t == most:
                 nats_B.index_add_(0, block.row_A, -logits_AK.log_softmax(-1)[:, self.end_code] * block.alive_A)
                 block.finish()
@@ -153,5 +154,11 @@ class Prior(nn.Module, ABC):
                 code_A, cache = code_A[kept], ops.take_rows(cache, kept)
         return CodeDraw(codes_BT, length_B, nats_B, block.unfinished())
 
-    def _next(self, input_B: Tensor, cache: Any, label_B: Tensor | None) -> tuple[Tensor, Any]:
-        return self.step(self.embedded(input_B[:, None], label_B)[:, 0], cache)
+    @replayed
+    def _next(self, input_B: Tensor, cache: Any, *label_B: Tensor) -> tuple[Tensor, Any]:
+        return self.step(self.embedded(input_B[:, None], *label_B or [None])[:, 0], cache)
+
+
+def _given(label_B: Tensor | None, rows: Tensor | slice = slice(None)) -> list[Tensor]:
+    """The labels of the rows, where there are labels."""
+    return [] if label_B is None else [label_B[rows]]

@@ -30,11 +30,15 @@ LatentPriorConfig = Annotated[UniformPriorConfig | PriorConfig, Field(discrimina
 class FixedLengthPrior(Prior):
     """p(z_1..z_N) of another prior, or K^-N."""
 
+    first_place: Tensor
+
     def __init__(self, codes: int, codebook_size: int, inner: Prior | None) -> None:
         nn.Module.__init__(self)  # its embeddings are those of the other
         self.codes = codes
         self.end_code = codebook_size
         self.inner = inner
+        # On the device of the model, uniform or not.
+        self.register_buffer("first_place", torch.zeros((), dtype=torch.long), persistent=False)
 
     @property
     def learned(self) -> bool:
@@ -66,10 +70,7 @@ class FixedLengthPrior(Prior):
 
     def start(self, rows: int) -> Any:
         """Each row's place, and the other's cache."""
-        if self.inner is None:
-            return torch.zeros(rows, dtype=torch.long), ()
-        cache = self.inner.start(rows)
-        return torch.zeros(rows, dtype=torch.long, device=self.inner.embedding.weight.device), cache
+        return self.first_place.repeat(rows), () if self.inner is None else self.inner.start(rows)
 
     def step(self, x_BE: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """logits_BK after one more input, and the moved cache."""
@@ -78,7 +79,7 @@ class FixedLengthPrior(Prior):
             logits_BK = x_BE.new_zeros(len(x_BE), self.end_code + 1)
         else:
             logits_BK, inner = self.inner.step(x_BE, inner)
-        return self._possible(logits_BK[:, None], place_B.to(x_BE.device)[:, None])[:, 0], (place_B + 1, inner)
+        return self._possible(logits_BK[:, None], place_B[:, None])[:, 0], (place_B + 1, inner)
 
     def _possible(self, logits_BTK: Tensor, place: Tensor) -> Tensor:
         """The logits with -inf for the end before its place and for everything else from there on; the places are of
