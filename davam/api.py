@@ -6,7 +6,7 @@ Legend: B rows, T words, S = T+1 targets, K codes.
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -373,7 +373,8 @@ class TextModel:
         draw = self.core.draw(u_BN, self.prior, sampling, label_B)
         u_BM = sampling_uniforms(seed, Stream.DECODER_SAMPLE, filled, 2 * (self.max_tokens + 1)).to(self.device)
         decoded = self.core.generate(draw.latents, sampling, u_BM.view(len(filled), -1, 2), label_B)
-        n = len(ids)
+        # At once: each value that is read from a GPU by itself waits for it.
+        draw, decoded, n = _on_cpu(draw), _on_cpu(decoded), len(ids)
         out.ids.extend(ids)
         if labels is not None and out.labels is not None:
             out.labels.extend(labels[:n])
@@ -571,6 +572,15 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 def _under(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _on_cpu(values: Any) -> Any:
+    """The same with all tensors of a nest of dataclasses on the CPU."""
+    if isinstance(values, Tensor):
+        return values.cpu()
+    if not is_dataclass(values) or isinstance(values, type):
+        return values
+    return replace(values, **{field.name: _on_cpu(getattr(values, field.name)) for field in fields(values)})
 
 
 def _trimmed(values_BT: Tensor, length_B: Tensor, rows: int) -> list[list[int]]:
