@@ -19,6 +19,8 @@ from davam.nn.block import filled_up
 from davam.nn.choice import ANCESTRAL, Choice, draw
 
 BLOCK_LOGITS = 1 << 22  # logits held at once: 16 MB
+# For bf16 products a CPU compiles a program for every new shape, which takes as long as several products, and keeps it.
+BF16_ROWS = 64
 
 
 class LinearNll(torch.autograd.Function):
@@ -91,15 +93,23 @@ class Softmax(nn.Module):
 
     def nll(self, h_NC: Tensor, target_N: Tensor, weight_N: Tensor) -> tuple[Tensor, Tensor]:
         """(weighted sum with gradient, nll_N without), nats."""
+        count = len(h_NC)
+        if self.dtype == torch.bfloat16:
+            missing = -count % BF16_ROWS
+            h_NC, target_N, weight_N = (
+                F.pad(h_NC, (0, 0, 0, missing)),
+                F.pad(target_N, (0, missing)),
+                F.pad(weight_N, (0, missing)),
+            )
         if torch.is_grad_enabled():
-            result = LinearNll.apply(h_NC, self.linear.weight, self.linear.bias, target_N, weight_N, self.dtype)
-            return result[0], result[1]
+            total, nll_N = LinearNll.apply(h_NC, self.linear.weight, self.linear.bias, target_N, weight_N, self.dtype)
+            return total, nll_N[:count]
         nll_N = torch.empty_like(weight_N)
         block = max(16, BLOCK_LOGITS // self.linear.out_features)
         for start in range(0, len(h_NC), block):
             rows = slice(start, start + block)
             nll_N[rows] = F.cross_entropy(self.logits(h_NC[rows]), target_N[rows], reduction="none")
-        return (nll_N * weight_N).sum(), nll_N
+        return (nll_N * weight_N).sum(), nll_N[:count]
 
     def logits(self, h_NC: Tensor) -> Tensor:
         """logits_NM in fp32."""
