@@ -8,9 +8,7 @@ from pydantic import Field, model_validator
 from davam import config
 from davam.config import Frozen
 from davam.families import FamilyConfig, family_of
-from davam.families.codes import CodebookConfig
-from davam.families.davam_exact import DavamExactConfig
-from davam.families.davam_joint import DavamJointConfig
+from davam.families.codes import CodesConfig
 from davam.families.vae import VaeConfig
 from davam.nn.precision import Precision
 from davam.nn.priors import PriorConfig
@@ -169,14 +167,13 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _quantizes_at_all(self) -> "Recipe":
-        if not isinstance(self.model, CodebookConfig) or self.stage_one.epochs > self.model.unfinished_epochs:
+        if not isinstance(self.model, CodesConfig) or self.stage_one.epochs > self.model.unfinished_epochs:
             return self
-        given = f"stage_one.epochs={self.stage_one.epochs} with model.continuous_epochs={self.model.continuous_epochs}"
-        if not isinstance(self.model, DavamExactConfig | DavamJointConfig):
-            raise ValueError(f"{given}: no epoch would be quantized; raise the former")
+        epochs = self.model.model_dump(include={"continuous_epochs", "quantized_epochs"})
+        given = " and ".join(f"model.{name}={count}" for name, count in epochs.items())
+        none = "quantized" if len(epochs) == 1 else "left with codes that stand still"
         raise ValueError(
-            f"{given} and model.quantized_epochs={self.model.quantized_epochs}: no epoch would be left with codes that "
-            "stand still; raise the first"
+            f"stage_one.epochs={self.stage_one.epochs} with {given}: no epoch would be {none}; raise the first"
         )
 
     @model_validator(mode="after")

@@ -24,7 +24,7 @@ from davam.evaluate import metrics
 from davam.evaluate import sweep as results
 from davam.evaluate.sweep import DONE, FAILED, STOPPED, Sweep
 from davam.families import is_language_model
-from davam.families.codes import CodebookConfig
+from davam.families.codes import CodesConfig
 from davam.log import say
 from davam.train.history import read_history
 from davam.train.selection import epoch_nats
@@ -293,7 +293,7 @@ def command(trial: Trial) -> tuple[str, ...]:
 def grace_epochs(trials: Sequence[Trial]) -> int:
     """The first epoch in which all trials have what they are compared by: the first with codes."""
     models = [trial.run.recipe.model for trial in trials]
-    return max(model.unfinished_epochs + 1 if isinstance(model, CodebookConfig) else 1 for model in models)
+    return max(model.unfinished_epochs + 1 if isinstance(model, CodesConfig) else 1 for model in models)
 
 
 def log_path(trial: Trial, uri: str) -> str:

@@ -27,7 +27,7 @@ from davam.errors import ConfigError, TrainingError
 from davam.evaluate.paper import paper_figures
 from davam.evaluate.table import Table, TableRow, page
 from davam.families.base import Clock
-from davam.families.codes import CodebookConfig
+from davam.families.codes import CodesConfig
 from davam.log import say
 from davam.recipe import Recipe
 from davam.train import comm
@@ -165,7 +165,7 @@ def budget(recipe: Recipe, options: argparse.Namespace) -> list[str]:
 def require_time(row: Row, tokens: Manifest, seconds: float) -> None:
     """Raises ConfigError for a budget of minutes that stage one cannot make use of, by the measured time of a step."""
     recipe, minutes = row.run.recipe, row.run.recipe.stage_one.max_minutes
-    epochs = recipe.model.unfinished_epochs + 1 if isinstance(recipe.model, CodebookConfig) else 1
+    epochs = recipe.model.unfinished_epochs + 1 if isinstance(recipe.model, CodesConfig) else 1
     steps = train_steps(tokens, recipe.stage_one) // recipe.stage_one.epochs
     if recipe.stage_one.encoder_updates == "aggressive":
         steps *= 1 + 2 * WINDOW_STEPS  # the inner loop compares two windows before it can stop

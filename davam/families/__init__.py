@@ -17,6 +17,7 @@ from davam.families.text import TextFamily
 from davam.families.transformer_lm import TransformerLm, TransformerLmConfig
 from davam.families.vae import Vae, VaeConfig
 from davam.families.vae_attn import VaeAttn, VaeAttnConfig
+from davam.families.word_codes import WordCodes
 
 FamilyConfig = Annotated[
     DavamConfig
@@ -61,7 +62,7 @@ def is_language_model(config: FamilyConfig) -> bool:
 
 def has_code_a_word(config: FamilyConfig) -> bool:
     """Whether the family has a code for every word."""
-    return isinstance(config, DavamConfig) and config.stride == 1
+    return issubclass(family_of(config), WordCodes) or (isinstance(config, DavamConfig) and config.stride == 1)
 
 
 def build_family(config: FamilyConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> TextFamily:

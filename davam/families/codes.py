@@ -30,9 +30,8 @@ STATES_PER_CODE = 64  # warm-up states that k-means sees, at least, where the co
 
 
 class CodesConfig(Frozen):
-    """How many codes there are, and the width of their vectors."""
+    """How many codes there are."""
 
-    code_dim: int = Field(64, ge=1)
     codebook_size: int = Field(512, ge=2)
 
     @property
@@ -40,10 +39,16 @@ class CodesConfig(Frozen):
         """How many places of a text have codes of their own; the code at place t is of codebook t mod so many."""
         return 1
 
+    @property
+    def unfinished_epochs(self) -> int:
+        """The first epochs, whose weights are no model yet: they have no codes."""
+        return 0
+
 
 class CodebookConfig(CodesConfig):
     """The codebook and stage one's objective, Eq. (6) and (8)."""
 
+    code_dim: int = Field(64, ge=1)
     normalize_states: bool = Field(True, description="LayerNorm without weights before the codebook")
     ema_decay: float = Field(0.99, gt=0, lt=1)
     restart_share: float = Field(0.03, ge=0, lt=1, description="share of uniform use under which a code restarts")
@@ -55,7 +60,7 @@ class CodebookConfig(CodesConfig):
 
     @property
     def unfinished_epochs(self) -> int:
-        """The first epochs, whose weights are no model yet: they have no codes."""
+        """Those before k-means."""
         return self.continuous_epochs
 
 

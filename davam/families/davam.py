@@ -6,7 +6,7 @@ Legend: B rows, T source positions (words), N codes, E embedding, H hidden, D co
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from davam.data.tokenizer import PAD_ID
@@ -26,24 +26,12 @@ class DavamConfig(TextConfig, CodebookConfig, TransformerParts):
 
     kind: Literal["davam"] = "davam"
     encoder: EncoderKind = "local"
-    attention: AttentionForm = Field(
-        "parallel",
-        description="feed: additive, inside the recurrence; own: none, each step reads the code of its own word",
-    )
+    attention: AttentionForm = Field("parallel", description="feed: additive, inside the recurrence")
     attention_dim: int = Field(256, ge=1, description="width of the additive score of `feed`")
     positions: bool = Field(True, description="one table added to the codes and to the queries")
     stride: int = Field(1, ge=1, description="words a code; the last code of a text may stand for fewer")
     dropout: float = Field(0.3, ge=0, lt=1, description="on word embeddings and on the output layer's input")
     init: Literal["uniform", "fan_in"] = "fan_in"
-
-    @model_validator(mode="after")
-    def _own_code_is_of_one_word(self) -> "DavamConfig":
-        if self.attention == "own" and self.stride > 1:
-            raise ValueError(
-                f"attention=own with stride={self.stride}: each step would read the code of its own word, but a code "
-                "stands for several; set attention=parallel, or stride=1"
-            )
-        return self
 
 
 class Davam(QuantizedFamily):

@@ -15,7 +15,7 @@ from davam.nn.attention import AdditiveAttention, DotAttention, Positions
 from davam.nn.lstm import Lstm
 from davam.nn.transformer import Cache, Transformer, TransformerConfig
 
-AttentionForm = Literal["feed", "parallel", "transformer", "own"]
+AttentionForm = Literal["feed", "parallel", "transformer"]
 
 
 class Memory(NamedTuple):
@@ -148,35 +148,6 @@ class TransformerDecoder(nn.Module):
         return torch.cat([h_BSH, context_BSD], dim=2)
 
 
-class OwnDecoder(nn.Module):
-    """Without attention: the LSTM reads the words before, and each step the latent of its own word beside it."""
-
-    def __init__(self, embed_dim: int, hidden_dim: int, latent_dim: int) -> None:
-        super().__init__()
-        self.feature_dim = hidden_dim + latent_dim
-        self.lstm = Lstm(embed_dim, hidden_dim, batch_first=True)
-
-    def memory(self, latent_BTD: Tensor, mask_BT: Tensor) -> Memory:
-        """The latents, 0 beyond each row's last."""
-        return Memory(latent_BTD * mask_BT[..., None], mask_BT)
-
-    def features(self, x_BSE: Tensor, memory: Memory) -> Tensor:
-        """[h_i; z_i] at every step under teacher forcing, feature_BSC; 0 in the place of z at the end."""
-        missing = x_BSE.shape[1] - memory.latent_BTD.shape[1]
-        return torch.cat([self.lstm(x_BSE)[0], F.pad(memory.latent_BTD, (0, 0, 0, missing))], dim=2)
-
-    def start(self, memory: Memory) -> ops.LstmState:
-        """Zero hidden and cell states."""
-        return ops.lstm_start(self.lstm, len(memory.latent_BTD))
-
-    def step(self, x_BE: Tensor, step: int, memory: Memory, state: Any) -> tuple[Tensor, Any]:
-        """feature_BC of one step of generation, and the new state."""
-        h_BH, state = ops.lstm_step(self.lstm, x_BE, state)
-        latent_BTD = memory.latent_BTD
-        own_BD = latent_BTD[:, step] if step < latent_BTD.shape[1] else torch.zeros_like(latent_BTD[:, 0])
-        return torch.cat([h_BH, own_BD], dim=1), state
-
-
 class LatentDecoder(nn.Module):
     """The baselines' form: every step reads [word; z], and the first state comes from z. Eq. (2).
 
@@ -229,7 +200,7 @@ class LatentDecoder(nn.Module):
         return torch.cat([x_BSE, memory.latent_BTD[:, :1].expand(-1, x_BSE.shape[1], -1)], dim=2)
 
 
-Decoder = FeedDecoder | ParallelDecoder | TransformerDecoder | OwnDecoder | LatentDecoder
+Decoder = FeedDecoder | ParallelDecoder | TransformerDecoder | LatentDecoder
 
 
 def attention_decoder(
@@ -241,7 +212,7 @@ def attention_decoder(
     positions: Positions,
     transformer: TransformerConfig | None,
     max_tokens: int,
-) -> FeedDecoder | ParallelDecoder | TransformerDecoder | OwnDecoder:
+) -> FeedDecoder | ParallelDecoder | TransformerDecoder:
     """The attention decoder of that form, for rows of at most `max_tokens` and their end."""
     if form == "feed":
         return FeedDecoder(embed_dim, hidden_dim, latent_dim, attention_dim, positions)
@@ -249,6 +220,4 @@ def attention_decoder(
         assert transformer is not None
         backbone = Transformer(transformer, embed_dim, hidden_dim, max_tokens + 1)
         return TransformerDecoder(backbone, DotAttention(latent_dim, hidden_dim, positions))
-    if form == "own":
-        return OwnDecoder(embed_dim, hidden_dim, latent_dim)
     return ParallelDecoder(embed_dim, hidden_dim, latent_dim, positions)

@@ -188,14 +188,18 @@ def gated(h_NC2: Tensor) -> Tensor:
     return torch.tanh(a_NC) * torch.sigmoid(b_NC)
 
 
-def kmeans(h_ND: Tensor, codes: int, rng: np.random.Generator, iterations: int = 20) -> tuple[Tensor, Tensor]:
-    """Centres code_KD and their shares of the states share_K, by Lloyd's algorithm from k-means++ seeds.
+def kmeans(
+    h_ND: Tensor, codes: int, rng: np.random.Generator, weight_N: Tensor | None = None, iterations: int = 20
+) -> tuple[Tensor, Tensor]:
+    """Centres code_KD and their shares of the states share_K, by Lloyd's algorithm from k-means++ seeds; all states
+    weigh alike, unless weights are given.
 
     Equal states are merged first and weighted, so that repeated words do not take several centres. With fewer
     distinct states than codes the remaining centres are states moved by a small jitter.
     """
-    point_ND, weight_N = torch.unique(h_ND.float().cpu(), dim=0, return_counts=True)
-    weight_N = weight_N.float()
+    point_ND, place_N = torch.unique(h_ND.float().cpu(), dim=0, return_inverse=True)
+    given_N = torch.ones(len(h_ND)) if weight_N is None else weight_N.float().cpu()
+    weight_N = torch.zeros(len(point_ND)).index_add_(0, place_N, given_N)
     centre_KD = _spread_seeds(point_ND, weight_N, codes, rng)
     for _ in range(iterations):
         z_N = nearest_code(point_ND, centre_KD)

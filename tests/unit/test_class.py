@@ -1,18 +1,22 @@
 """The family whose codes and words take turns: enumerated, and drawn from."""
 
+from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
+from davam.data.batches import plan_in_order, take_slice
 from davam.data.tokenizer import EOS_ID, UNK_ID
 from davam.errors import DataError
-from davam.families.davam_class import DavamClass, DavamClassConfig
-from davam.nn.decoder import OwnDecoder
+from davam.families.base import Clock
+from davam.families.davam_class import DavamClass, DavamClassConfig, count_words
+from davam.families.word_codes import NO_CODE
 from davam.sampling import Sampling
 from davam.train import comm
-from tests.small import text_nats
+from tests.small import random_rows, text_nats
 
 WORDS, CODES, LONGEST = 5, 3, 4
 
@@ -20,13 +24,13 @@ WORDS, CODES, LONGEST = 5, 3, 4
 @pytest.fixture(scope="module")
 def model() -> DavamClass:
     """Untrained, with large random weights and codes for five words (the first of them <unk>)."""
-    values = {"embed_dim": 6, "hidden_dim": 8, "code_dim": 4, "codebook_size": CODES, "dropout": 0.0}
+    values = {"embed_dim": 6, "hidden_dim": 8, "codebook_size": CODES, "dropout": 0.0}
     found = DavamClass(DavamClassConfig.model_validate(values), UNK_ID + WORDS, LONGEST)
     draws = torch.Generator().manual_seed(1)
     for parameter in found.parameters():
         torch.nn.init.normal_(parameter, std=0.8, generator=draws)
-    found.codebook.initialize(torch.randn(CODES, 4, generator=draws), torch.full((CODES,), 1 / CODES), 40.0)
     found.begin_epoch(found.config.unfinished_epochs, lambda: [], 1.0, 0, comm.workers())
+    torch.nn.init.normal_(found.next_code.linear.weight, std=0.8, generator=draws)
     return found.eval()
 
 
@@ -54,7 +58,7 @@ def test_the_probabilities_of_all_texts_and_the_tail_sum_to_one(model: DavamClas
 
 
 def no_codes(model: DavamClass, rows: int):  # type: ignore[no-untyped-def]
-    return model.decoder.memory(torch.zeros(rows, 1, 4), torch.ones(rows, 1, dtype=torch.bool))
+    return model.decoder.memory(torch.zeros(rows, 1, 0), torch.ones(rows, 1, dtype=torch.bool))
 
 
 def test_samples_are_what_the_likelihood_says_they_are(model: DavamClass) -> None:
@@ -91,15 +95,41 @@ def test_lengths_are_as_asked(model: DavamClass) -> None:
     assert single or UNK_ID not in made.tokens_BS.flatten().tolist()
 
 
-def test_a_step_reads_the_code_of_its_own_word_alone() -> None:
-    decoder = OwnDecoder(6, 8, 4)
-    x_BSE, latent_BTD = torch.randn(2, 4, 6), torch.randn(2, 3, 4)
-    memory = decoder.memory(latent_BTD, torch.tensor([[True, True, True], [True, False, False]]))
-    features = decoder.features(x_BSE, memory)
-    assert torch.equal(features[0, :3, 8:], latent_BTD[0])
-    assert torch.equal(features[1, 0, 8:], latent_BTD[1, 0])
-    assert not features[1, 1:, 8:].any()
-    assert not features[0, 3, 8:].any()
+def test_words_of_the_same_contexts_share_a_code_and_every_worker_finds_the_same() -> None:
+    words, kinds = 12, 3
+    model = DavamClass(DavamClassConfig(embed_dim=6, hidden_dim=8, codebook_size=kinds + 1), UNK_ID + words, LONGEST)
+    draws, kind_W = torch.Generator().manual_seed(2), torch.arange(words) % kinds
+    near_WD = 5 * torch.randn(kinds, 8, generator=draws)[kind_W] + 0.01 * torch.randn(words, 8, generator=draws)
+    model.output.head.linear.weight.data[UNK_ID:] = near_WD
+    rows = random_rows(30, first=UNK_ID, last=UNK_ID + words)
+    batches = [take_slice(rows, indices) for indices in plan_in_order(rows.lengths, 8)]
+    model.begin_epoch(1, lambda: batches, 1.0, 0, comm.workers())
+    found_V = model.code_V.clone()
+    for kind in range(kinds):
+        assert len(found_V[UNK_ID:][kind_W == kind].unique()) <= 2
+    assert sorted(found_V[UNK_ID:].unique().tolist()) == list(range(kinds + 1)), "no code is without words"
+    # Two workers, each with a half of the batches: what the other counted comes by the sum.
+    counts = [count_words(batches[:2], len(found_V)), count_words(batches[2:], len(found_V))]
+    assert not torch.equal(counts[0], counts[1])
+    both = replace(comm.workers(), all_reduce=lambda count_V: counts[0] + counts[1])
+    for own in (batches[:2], batches[2:]):
+        model.code_V.fill_(NO_CODE)
+        model.begin_epoch(1, partial(list, own), 1.0, 0, both)
+        assert torch.equal(model.code_V, found_V)
+
+
+def test_codes_are_predicted_at_first_as_their_words_were_together() -> None:
+    model = DavamClass(DavamClassConfig(embed_dim=6, hidden_dim=8, codebook_size=CODES, dropout=0), 12, LONGEST)
+    model.init_weights(3)
+    model.output.head.linear.weight.data[UNK_ID:] = torch.arange(12 - UNK_ID)[:, None] % CODES  # alike within a code
+    rows = random_rows(6, first=UNK_ID, last=12)
+    batch = take_slice(rows, plan_in_order(rows.lengths, 6)[0])
+    before = model(batch, Clock(0, 0, 1), None).sums
+    model.begin_epoch(1, lambda: [batch], 1.0, 0, comm.workers())
+    after = model(batch, Clock(1, 0, 1), None).sums
+    assert before["kl_nats_sum"] == 0 < after["kl_nats_sum"]
+    # Up to what pads and begins a text, which was part of the softmax and is no word any more.
+    assert float(after["elbo_nats"]) == pytest.approx(float(before["elbo_nats"]), rel=0.15)
 
 
 def test_its_codes_alone_cannot_be_drawn(model: DavamClass) -> None:

@@ -40,7 +40,7 @@ OTHERS = [
     {"kind": "davam", "codebook_size": CODES, "code_dim": 8, **SMALL},
     {"kind": "davam_exact", "codebook_size": CODES, "code_dim": 8, **SMALL},
     {"kind": "davam", "codebook_size": CODES, "code_dim": 8, "stride": 3, **SMALL},
-    {"kind": "davam_class", "codebook_size": CODES, "code_dim": 8, **SMALL},
+    {"kind": "davam_class", "codebook_size": CODES, **SMALL},
     {"kind": "davam_joint", "codebook_size": CODES, "code_dim": 8, "stride": 2, "quantized_epochs": 0, **SMALL},
     {"kind": "lstm_lm", **SMALL},
     {"kind": "lstm_lm", "output_shortlist": 10, **SMALL},

@@ -13,7 +13,8 @@ from davam.data.batches import Rows, plan_in_order, take_slice
 from davam.data.tokenizer import EOS_ID, UNK_ID
 from davam.errors import DataError
 from davam.families.base import Clock
-from davam.families.davam_exact import DavamExact, DavamExactConfig, dealt_out
+from davam.families.davam_exact import DavamExact, DavamExactConfig
+from davam.families.word_codes import dealt_out
 from davam.nn.priors import LstmPriorConfig, build_prior
 from davam.nn.priors.base import Prior
 from davam.sampling import Sampling

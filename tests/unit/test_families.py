@@ -28,7 +28,7 @@ GAUSSIAN = ["model.latent_dim=4"]
 FAMILIES = {
     "davam": ["recommended", *CODES],
     "davam_exact": ["davam_exact", *CODES, "model.quantized_epochs=0"],
-    "davam_class": ["davam_class", *CODES[:2], "model.continuous_epochs=0", "model.quantized_epochs=1"],
+    "davam_class": ["davam_class", "model.codebook_size=8", "model.continuous_epochs=0"],
     "davam_q": ["davam_q", *CODES],
     "davam_joint": ["abstract", *CODES[:2], "model.continuous_epochs=0", "model.quantized_epochs=1"],
     "davam-transformer": [

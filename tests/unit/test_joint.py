@@ -170,11 +170,6 @@ def test_all_phases_train() -> None:
     assert state.history[-1]["valid/codes_used"] >= 1
 
 
-def test_a_step_has_no_code_of_its_own_where_codes_stand_for_several_words() -> None:
-    with pytest.raises(ConfigError, match="attention=own with stride=4: each step would read the code of its own word"):
-        load_recipe(["abstract", "tiny"], ["model.attention=own"])
-
-
 def test_a_training_without_its_last_phase_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"no epoch would be left with codes that stand still"):
         load_recipe(["abstract", "tiny"], ["stage_one.epochs=5"])

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from davam.data.tokenizer import UNK_ID
-from davam.families.davam_exact import DavamExact
 from davam.families.prior import PriorTraining
 from davam.families.text import TextFamily
+from davam.families.word_codes import WordCodes
 from davam.nn import replay
 from davam.nn.priors import Prior
 from davam.sampling import Sampling
@@ -23,7 +23,7 @@ from tests.unit.test_contract import MODULES
 ROWS, SHORT = 32, Sampling(max_length=6)
 FAMILIES = {name: copy.deepcopy(module) for name, module in MODULES if isinstance(module, TextFamily)}
 for exact in FAMILIES.values():
-    if isinstance(exact, DavamExact):
+    if isinstance(exact, WordCodes):
         exact.code_V[UNK_ID:] = torch.arange(VOCAB - UNK_ID) % CODES
 PRIORS = {name: module.prior for name, module in MODULES if isinstance(module, PriorTraining)}
 
