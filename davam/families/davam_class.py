@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from davam.data.batches import Batch
 from davam.data.tokenizer import EOS_ID, UNK_ID
@@ -110,18 +111,20 @@ class DavamClass(WordCodes):
     def begin_epoch(
         self, epoch: int, batches: Callable[[], Iterable[Batch]], codes_per_step: float, seed: int, workers: Workers
     ) -> None:
-        """After the warm-up: k-means of the words' output vectors, each as often as its word, the same on all workers.
-        A code is predicted at first as its words were together."""
+        """After the warm-up: k-means of the words' output vectors at unit length, each as often as its word, the same on
+        all workers. A code is predicted at first as its words were together."""
         if epoch != self.config.unfinished_epochs or self.stands_still:
             return
         weight_VD, bias_V = self.output.word_weights()
+        # Directions alone: a vector's length grows with its word's frequency, and all rare words would be near 0.
+        unit_WD = F.normalize(weight_VD[UNK_ID:], dim=1)
         # A word that did not come counts for little, but has its place.
         count_V = 1 + workers.all_reduce(count_words(batches(), self.vocab_size).to(bias_V.device))
         centre_KD = torch.zeros_like(self.code_KD)
         if workers.rank == 0:
             random = generator(seed, Stream.KMEANS)
-            centre_KD.copy_(ops.kmeans(weight_VD[UNK_ID:], len(centre_KD), random, count_V[UNK_ID:])[0])
-        self.deal_out(weight_VD[UNK_ID:], workers.broadcast(centre_KD))
+            centre_KD.copy_(ops.kmeans(unit_WD, len(centre_KD), random, count_V[UNK_ID:])[0])
+        self.deal_out(unit_WD, workers.broadcast(centre_KD))
         words = self.code_words()
         for code, (start, stop) in enumerate(words.clusters.first_K1.unfold(0, 2, 1).tolist()):
             self.next_code.linear.weight[code] = words.weight_VC[start:stop].mean(0)
