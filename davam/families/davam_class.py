@@ -111,8 +111,8 @@ class DavamClass(WordCodes):
     def begin_epoch(
         self, epoch: int, batches: Callable[[], Iterable[Batch]], codes_per_step: float, seed: int, workers: Workers
     ) -> None:
-        """After the warm-up: k-means of the words' output vectors at unit length, as often as their words, the same on all
-        workers. A code is predicted at first as its words were together."""
+        """After the warm-up: k-means of the words' output vectors at unit length, as often as their words, the same on
+        all workers. A code is predicted at first as its words were together."""
         if epoch != self.config.unfinished_epochs or self.stands_still:
             return
         weight_VD, bias_V = self.output.word_weights()
