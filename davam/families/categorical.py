@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from davam.config import Frozen
 from davam.data.batches import Batch
 from davam.families.base import Clock, StepTerms, Workers
-from davam.families.codes import VARY_DRAWS, CodeFamily, CodesConfig, used_codes
+from davam.families.codes import VARY_DRAWS, CodeFamily, CodesConfig
 from davam.families.gaussian import elbo_sums, row_noise_or_fixed
 from davam.families.text import LatentDraw, Latents, RowScores, TextConfig
 from davam.nn.decoder import LatentDecoder, Memory
@@ -196,10 +196,6 @@ class CategoricalFamily(CodeFamily):
         first_N = torch.arange(self.config.latents, device=codes_BN.device) * size
         place_T = (codes_BN + first_N).flatten()
         return count_T.index_add_(0, place_T, torch.ones_like(place_T, dtype=count_T.dtype))
-
-    def describe(self, tally: Tensor) -> dict[str, float]:
-        """Codes used, of all latents together, and their perplexity exp(H)."""
-        return used_codes(tally)
 
     @torch.no_grad()
     def importance_nats(self, batch: Batch, draws: int) -> Tensor:

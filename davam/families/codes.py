@@ -90,6 +90,20 @@ class CodeFamily(TextFamily):
         """One uniform number a code."""
         return self.max_tokens
 
+    def selectable(self, epoch: int) -> bool:
+        """Weights of the first epochs may be no model yet."""
+        return epoch >= self.config.unfinished_epochs
+
+    def describe(self, tally: Tensor) -> dict[str, float]:
+        """Codes used, of all codebooks together, and their perplexity exp(H); nothing without counts."""
+        if not len(tally):
+            return {}
+        share_K = tally / tally.sum()
+        return {
+            "codes_used": float((tally > 0).sum()),
+            "code_perplexity": math.exp(-float(torch.xlogy(share_K, share_K).sum())),
+        }
+
     def check_sampling(self, sampling: Sampling) -> None:
         """The prior can be drawn from in every way."""
 
@@ -218,10 +232,6 @@ class QuantizedFamily(CodeFamily):
         }
         return StepTerms(loss_sum, sums, (h_BTD.detach(), stats))
 
-    def selectable(self, epoch: int) -> bool:
-        """Weights of the first epochs are no model yet."""
-        return epoch >= self.config.unfinished_epochs
-
     @torch.no_grad()
     def begin_epoch(
         self, epoch: int, batches: Callable[[], Iterable[Batch]], codes_per_step: float, seed: int, workers: Workers
@@ -253,10 +263,6 @@ class QuantizedFamily(CodeFamily):
         stats = terms.aux[1]
         return stats.count_K if isinstance(stats, CodeStats) else terms.loss_sum.new_zeros(0)
 
-    def describe(self, tally: Tensor) -> dict[str, float]:
-        """Codes used, and their perplexity exp(H), over the rows that were counted."""
-        return used_codes(tally)
-
     @torch.no_grad()
     def after_step(
         self, terms: StepTerms, batch: Batch, clock: Clock, picks: Callable[[int], Tensor], workers: Workers
@@ -287,17 +293,6 @@ class QuantizedFamily(CodeFamily):
         return commit_weight(
             clock.epochs_done, config.continuous_epochs, config.beta_start, config.beta_max, config.beta_ramp_epochs
         )
-
-
-def used_codes(tally: Tensor) -> dict[str, float]:
-    """How many codes these counts have, and the codes' perplexity exp(H); nothing without counts."""
-    if not len(tally):
-        return {}
-    share_K = tally / tally.sum()
-    return {
-        "codes_used": float((tally > 0).sum()),
-        "code_perplexity": math.exp(-float(torch.xlogy(share_K, share_K).sum())),
-    }
 
 
 def normalized(h_BTD: Tensor, normalize: bool) -> Tensor:

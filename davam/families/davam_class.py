@@ -22,9 +22,9 @@ from davam.data.batches import Batch
 from davam.data.tokenizer import EOS_ID, UNK_ID
 from davam.errors import DataError
 from davam.families.base import Clock, StepTerms, Workers
-from davam.families.codes import CodesConfig, used_codes
+from davam.families.codes import CodesConfig
 from davam.families.gaussian import elbo_sums
-from davam.families.text import LatentDraw, Latents, RowScores, TextConfig, WordChoice, single
+from davam.families.text import LatentDraw, Latents, RowScores, TextConfig, WordChoice, nothing_drawn
 from davam.families.word_codes import WordCodes
 from davam.nn import ops
 from davam.nn.choice import draw
@@ -82,8 +82,7 @@ class DavamClass(WordCodes):
         self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling, label_B: Tensor | None = None
     ) -> LatentDraw:
         """Nothing, at no cost: codes are drawn with the words."""
-        zero_B = uniform_BN.new_zeros(len(uniform_BN))
-        return LatentDraw(single(uniform_BN), zero_B, zero_B.bool())
+        return nothing_drawn(uniform_BN)
 
     @property
     def code_KD(self) -> Tensor:
@@ -102,10 +101,6 @@ class DavamClass(WordCodes):
         """The codes nearest to the points between the two rows' code vectors."""
         found = super().between(latents, steps)
         return self.code_latents(ops.nearest_code(found.latent_BTD, self.code_KD), found.length_B)
-
-    def selectable(self, epoch: int) -> bool:
-        """Weights of the first epochs have no codes."""
-        return epoch >= self.config.unfinished_epochs
 
     @torch.no_grad()
     def begin_epoch(
@@ -150,10 +145,6 @@ class DavamClass(WordCodes):
         if terms.aux is None:
             return terms.loss_sum.new_zeros(0)
         return torch.bincount(terms.aux, minlength=self.config.codebook_size)
-
-    def describe(self, tally: Tensor) -> dict[str, float]:
-        """Codes used, and their perplexity exp(H), over the rows that were counted."""
-        return used_codes(tally)
 
     def word_choice(self, latents: Latents, sampling: Sampling) -> WordChoice:
         """A word of each given code; or, where none are given, a code and then a word of it."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from davam.data.batches import Batch
 from davam.families.base import Clock, StepTerms
-from davam.families.text import LatentDraw, Latents, RowScores, TextConfig, TextFamily, single
+from davam.families.text import LatentDraw, Latents, RowScores, TextConfig, TextFamily, nothing_drawn, single
 from davam.nn.decoder import LatentDecoder
 from davam.nn.noise import RowNoise
 from davam.nn.priors import Prior
@@ -46,8 +46,7 @@ class LanguageModel(TextFamily):
         self, uniform_BN: Tensor, prior: Prior | None, sampling: Sampling, label_B: Tensor | None = None
     ) -> LatentDraw:
         """Nothing, at no cost."""
-        zero_B = uniform_BN.new_zeros(len(uniform_BN))
-        return LatentDraw(single(uniform_BN), zero_B, zero_B.bool())
+        return nothing_drawn(uniform_BN)
 
     def forward(self, batch: Batch, clock: Clock, noise: RowNoise | None) -> StepTerms:
         """-ln p(x) summed over rows, in nats."""

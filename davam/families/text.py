@@ -277,6 +277,12 @@ def single(latent_BD: Tensor) -> Latents:
     return Latents(latent_BD[:, None], torch.ones(len(latent_BD), dtype=torch.long, device=latent_BD.device))
 
 
+def nothing_drawn(uniform_BN: Tensor) -> LatentDraw:
+    """No latents at no cost, for as many rows."""
+    zero_B = uniform_BN.new_zeros(len(uniform_BN))
+    return LatentDraw(single(uniform_BN), zero_B, zero_B.bool())
+
+
 def after_begin(tokens_BS: Tensor) -> Tensor:
     """<s> and then the tokens."""
     return torch.cat([torch.full_like(tokens_BS[:, :1], BOS_ID), tokens_BS], dim=1)

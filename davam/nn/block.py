@@ -3,6 +3,8 @@
 Legend: B rows of the call, A rows that are still computed: those alive, and a few that fill up the block.
 """
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,20 +14,18 @@ from torch.nn import functional as F
 # the threads. Elsewhere only products of equal shapes do.
 ROW_MULTIPLE = 16
 
+N = TypeVar("N", int, Tensor)
+
+
+def filled_count(count: N, block_rows: int, device: torch.device) -> N:
+    """How many rows a product over so many of them takes, so that it rounds each the same way in any company: those up
+    to the next multiple on a CPU, elsewhere the whole block."""
+    return count + -count % ROW_MULTIPLE if device.type == "cpu" else 0 * count + block_rows
+
 
 def filled_up(rows: Tensor, block_rows: int) -> Tensor:
-    """Row numbers, with row 0 repeated until a product over them rounds each row the same way in any company: to the
-    next multiple on a CPU, elsewhere to the whole block."""
-    if rows.device.type == "cpu":
-        return F.pad(rows, (0, -len(rows) % ROW_MULTIPLE))
-    return F.pad(rows, (0, block_rows - len(rows)))
-
-
-def filled_counts(count_G: Tensor, block_rows: int) -> Tensor:
-    """How many rows of each group a product takes, by the rule of `filled_up`."""
-    if count_G.device.type == "cpu":
-        return count_G + -count_G % ROW_MULTIPLE
-    return torch.full_like(count_G, block_rows)
+    """Row numbers, with row 0 repeated until there are as many as a product takes."""
+    return F.pad(rows, (0, filled_count(len(rows), block_rows, rows.device) - len(rows)))
 
 
 class Block:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from davam.nn.block import filled_counts
+from davam.nn.block import filled_count
 from davam.nn.choice import Choice, draw
 
 NARROWEST = 16  # logits of a drawn row, at least: rows are padded to powers of two that depend on their code alone
@@ -179,7 +179,7 @@ def _logits_by_code(h_BC: Tensor, words: CodeWords, code_B: Tensor) -> tuple[Ten
     multiplied together, as many as round a row the same way in any company."""
     order_B = torch.argsort(code_B, stable=True)
     code_G, count_G = code_B[order_B].unique_consecutive(return_counts=True)
-    filled_G, width_G = filled_counts(count_G, len(code_B)), words.clusters.count_K[code_G]
+    filled_G, width_G = filled_count(count_G, len(code_B), code_B.device), words.clusters.count_K[code_G]
     row_G, place_G, logit_G = (size_G.cumsum(0) - size_G for size_G in (count_G, filled_G, filled_G * width_G))
     group_P = torch.arange(len(code_G), device=code_B.device).repeat_interleave(filled_G)
     within_P = torch.arange(len(group_P), device=code_B.device) - place_G[group_P]

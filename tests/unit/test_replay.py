@@ -3,6 +3,7 @@ a graph's rules: inputs and results have their places, and the next call overwri
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -43,17 +44,17 @@ def like_a_graph(function: Callable[..., Any], own: tuple[Any, ...]) -> Callable
 
 
 def prior_for(model: TextFamily) -> Prior | None:
-    """One with labels or without, as the model."""
+    """One of its own, with labels or without, as the model."""
     fitting = (prior for prior in PRIORS.values() if (prior.label_embedding is None) == (not model.labels))
-    return next(fitting) if model.has_codes else None
+    return copy.deepcopy(next(fitting)) if model.has_codes else None
 
 
-def texts(model: TextFamily, device: str = "cpu") -> tuple[Tensor, ...]:
+def texts(model: TextFamily, prior: Prior | None, device: str = "cpu") -> tuple[Tensor, ...]:
     """Latents and words of the same rows."""
-    random, prior = torch.Generator().manual_seed(1), prior_for(model)
+    random = torch.Generator().manual_seed(1)
     label_B = torch.arange(ROWS, device=device) % LABELS if model.labels else None
     uniform_BN = torch.rand(ROWS, model.draw_width, generator=random).to(device)
-    draw = model.draw(uniform_BN, None if prior is None else prior.to(device), SHORT, label_B)
+    draw = model.draw(uniform_BN, prior, SHORT, label_B)
     uniform_BS2 = torch.rand(ROWS, WIDEST + 1, 2, generator=random).to(device)
     words = model.generate(draw.latents, SHORT, uniform_BS2, label_B)
     return draw.latents.latent_BTD, draw.nats_B, words.tokens_BS, words.nats_B
@@ -69,16 +70,18 @@ def codes(prior: Prior) -> tuple[Tensor, ...]:
     return first.codes_BT, first.nats_B, *varied
 
 
-@pytest.mark.parametrize(
-    ("module", "run"),
-    [*((model, texts) for model in FAMILIES.values()), *((prior, codes) for prior in PRIORS.values())],
-    ids=[*FAMILIES, *PRIORS],
-)
+def generations() -> dict[str, tuple[Any, Callable[[Any], tuple[Tensor, ...]]]]:
+    """What generates, and how, by name."""
+    models = {name: (model, partial(texts, prior=prior_for(model))) for name, model in FAMILIES.items()}
+    return models | {name: (prior, codes) for name, prior in PRIORS.items()}
+
+
+@pytest.mark.parametrize(("module", "run"), generations().values(), ids=generations())
 @torch.no_grad()
 def test_what_is_generated_is_the_same_when_steps_are_replayed(
     module: Any, run: Callable[[Any], tuple[Tensor, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module.eval()
+    module = copy.deepcopy(module).eval()  # graphs are kept in it
     plain = run(module)
     monkeypatch.setattr(replay, "replays", lambda first: True)
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", like_a_graph)
@@ -93,10 +96,11 @@ def test_what_is_generated_is_the_same_when_steps_are_replayed(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @torch.no_grad()
 def test_on_a_gpu_replayed_steps_equal_steps_as_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, module in FAMILIES.items():
-        model = module.eval().cuda()
+    for name, family in FAMILIES.items():
+        model, prior = copy.deepcopy(family).eval().cuda(), prior_for(family)
+        prior = None if prior is None else prior.cuda()
         with monkeypatch.context() as patch:
-            replayed = texts(model, "cuda")
+            replayed = texts(model, prior, "cuda")
             patch.setattr(replay, "replays", lambda first: False)
-            for wanted, found in zip(texts(model, "cuda"), replayed, strict=True):
+            for wanted, found in zip(texts(model, prior, "cuda"), replayed, strict=True):
                 assert torch.equal(wanted, found), name
