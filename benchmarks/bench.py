@@ -28,7 +28,7 @@ from davam.families.base import Clock
 from davam.families.codes import CodebookConfig, QuantizedFamily
 from davam.families.vae import Vae
 from davam.nn import ops
-from davam.nn.precision import set_precision
+from davam.nn.precision import bf16_is_fast, set_precision
 from davam.recipe import Recipe, load_recipe
 from davam.sampling import Sampling
 from davam.train import comm
@@ -36,6 +36,7 @@ from davam.train.optim import build_optimizer
 from davam.train.stages import stage_one_module
 
 PTB_WORDS, PTB_MEAN_LENGTH = 9_998, 21
+PRECISIONS = ("fp32", "bf16") if bf16_is_fast(torch.device("cpu")) else ("fp32",)
 SENTENCES = Sampling(min_length=20, max_length=20)
 IMPORTANCE_ROWS, PTB_TEST_ROWS = 16, 3_761
 GPT2_ROWS = 64
@@ -53,7 +54,8 @@ def main() -> int:
     rows, tokenizer = ptb_rows(options.data) if options.data else ptb_shaped_rows()
     source = "ptb" if options.data else "rows of PTB's shape"
     for preset in ("lstm_lm", "vae", "paper", "recommended"):
-        bench_training(preset, rows, tokenizer, source, options.rounds, options.steps)
+        for precision in PRECISIONS:
+            bench_training(preset, precision, rows, tokenizer, source, options.rounds, options.steps)
     bench_importance(rows, tokenizer, source, options.rounds)
     model = api.load(options.model) if options.model else untrained(tokenizer)
     bench_sampling(model, options.model is not None, options.rounds)
@@ -61,9 +63,11 @@ def main() -> int:
     return 0
 
 
-def bench_training(preset: str, rows: Rows, tokenizer: TextTokenizer, source: str, rounds: int, steps: int) -> None:
+def bench_training(
+    preset: str, precision: str, rows: Rows, tokenizer: TextTokenizer, source: str, rounds: int, steps: int
+) -> None:
     """Predicted tokens per CPU-second of full optimizer steps of stage one, quantized and with dropout."""
-    recipe = load_recipe([preset, "ptb"])
+    recipe = load_recipe([preset, "ptb"], [f"stage_one.precision={precision}"])
     step = training_step(recipe, rows, tokenizer.vocab_size)
     for _ in range(3):
         step()
@@ -72,7 +76,8 @@ def bench_training(preset: str, rows: Rows, tokenizer: TextTokenizer, source: st
         began = time.process_time()
         tokens = sum(step() for _ in range(steps))
         figures.append(tokens / (time.process_time() - began))
-    say(f"stage_one_{preset}", figures, "tokens/s", batch_rows=recipe.stage_one.batch_rows, data=source)
+    facts = {"precision": precision, "batch_rows": recipe.stage_one.batch_rows, "data": source}
+    say(f"stage_one_{preset}", figures, "tokens/s", **facts)
 
 
 def training_step(recipe: Recipe, rows: Rows, vocab_size: int) -> Callable[[], int]:

@@ -163,6 +163,8 @@ def _init(execution: Execution, address: str | None) -> None:
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": env_vars})
         return
+    # This machine goes with all that runs on it: nobody has to watch for its warning.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     # One logical CPU more for every run of this size that fits: Ray Data's reads and writes would otherwise wait for
     # the actors.
     cpus = os.cpu_count() or 1

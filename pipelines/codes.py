@@ -26,13 +26,14 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     tokens = inputs["tokens"]
     parts = [(uri, split) for split in ("train", "valid", "test") for uri in run.store.file_uris(tokens, split)]
     total = tokens.counts["rows"]
+    execution = batch.worth(run.execution, total)
     with progress("codes", total, "rows") as counter:
         model_uri = run.store.artifact_uri("stage_one", inputs["stage_one"].fingerprint)
         coded = batch.map_model(
-            batch.committed_rows(parts, batch.block_rows(total, run.execution)),
+            batch.committed_rows(parts, batch.block_rows(total, execution)),
             actors.Encoder,
             {"model_uri": model_uri, "counter": counter},
-            run.execution,
+            execution,
             batch.BLOCK_ROWS,
         )
         batch.write(coded, attempt.uri, by_split=True)

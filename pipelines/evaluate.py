@@ -44,17 +44,15 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
 
     parts = [(uri, "test") for uri in run.store.file_uris(inputs["tokens"], "test")]
     total = sum(entry.rows or 0 for entry in inputs["tokens"].files if entry.split == "test")
+    draws = importance_draws(run.recipe)
+    execution = batch.worth(run.execution, total, 1 + draws)
     with progress("evaluate", total, "rows") as counter:
-        arguments = {
-            "model_uri": model_uri(run, inputs),
-            "counter": counter,
-            "importance_draws": importance_draws(run.recipe),
-        }
+        arguments = {"model_uri": model_uri(run, inputs), "counter": counter, "importance_draws": draws}
         scored = batch.map_model(
-            batch.committed_rows(parts, batch.block_rows(total, run.execution)),
+            batch.committed_rows(parts, batch.block_rows(total, execution)),
             actors.Scorer,
             arguments,
-            run.execution,
+            execution,
             256,
         )
         batch.write(scored, attempt.uri, by_split=False)

@@ -26,6 +26,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     from davam.api import SAMPLE_ROWS
 
     rows = run.recipe.samples.rows
+    execution = batch.worth(run.execution, rows)
     with progress("samples", rows, "rows") as counter:
         arguments = {
             "model_uri": model_uri(run, inputs),
@@ -33,8 +34,8 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
             "seed": run.recipe.seed,
             "sampling": run.recipe.samples.sampling,
         }
-        ids = ray.data.range(rows, override_num_blocks=-(-rows // batch.block_rows(rows, run.execution)))
-        drawn = batch.map_model(ids, actors.Sampler, arguments, run.execution, SAMPLE_ROWS)
+        ids = ray.data.range(rows, override_num_blocks=-(-rows // batch.block_rows(rows, execution)))
+        drawn = batch.map_model(ids, actors.Sampler, arguments, execution, SAMPLE_ROWS)
         batch.write(drawn, attempt.uri, by_split=False)
         spent_s = busy_s(counter)
     return Built({"rows": attempt.rows()}, busy_s=spent_s)

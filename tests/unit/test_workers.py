@@ -2,6 +2,7 @@
 
 import pytest
 
+from cluster.batch import BLOCK_ROWS, worth
 from cluster.train import _worker_numbers
 from davam import config
 from davam.errors import ConfigError
@@ -27,3 +28,15 @@ def test_what_is_no_range_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     assert "argument --workers: 2:many: give a number, or MIN:MAX" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="--workers 8:2: give the fewest first"):
         config.validate(Execution, {"least_workers": 8, "workers": 2})
+
+
+@pytest.mark.parametrize(
+    ("rows", "passes", "workers"),
+    [(0, 1, 1), (BLOCK_ROWS, 1, 1), (BLOCK_ROWS + 1, 1, 2), (BLOCK_ROWS, 3, 3), (100 * BLOCK_ROWS, 1, 8)],
+)
+def test_little_work_gets_few_workers(rows: int, passes: int, workers: int) -> None:
+    """And where machines come and go, the fewest are no more than the most."""
+    fixed, elastic = Execution(workers=8), Execution(workers=8, least_workers=2)
+    assert worth(fixed, rows, passes) == fixed.model_copy(update={"workers": workers})
+    found = worth(elastic, rows, passes)
+    assert (found.least_workers, found.workers) == (min(2, workers), workers)
