@@ -20,7 +20,7 @@ from cluster.session import actor_cpus, most_resources
 from davam import errors
 from davam.data import fs
 from davam.errors import ClusterFaultError, DavamError
-from davam.execution import Execution
+from davam.execution import BLOCK_ROWS, Execution
 
 LOST = (
     exceptions.RayActorError,
@@ -30,7 +30,6 @@ LOST = (
     exceptions.LocalRayletDiedError,
     exceptions.OutOfMemoryError,
 )
-BLOCK_ROWS = 2048  # rows a model actor takes at a time, and the least that it is started for
 
 
 @contextlib.contextmanager
@@ -52,14 +51,6 @@ def read_parts(batch: dict[str, np.ndarray]) -> Iterator[pa.Table]:
         filesystem, path = fs.resolve(str(uri))
         table = pq.read_table(path, filesystem=filesystem, partitioning=None)
         yield table.append_column("split", pa.array([str(split)] * table.num_rows))
-
-
-def worth(execution: Execution, total: int, passes: int = 1) -> Execution:
-    """The same with no more workers than such work is worth: rows, each of them so many times through the model. A
-    process takes seconds to start, in which another one is done with a block."""
-    workers = max(1, min(execution.workers, -(-total * passes // BLOCK_ROWS)))
-    least = None if execution.least_workers is None else min(execution.least_workers, workers)
-    return execution.model_copy(update={"workers": workers, "least_workers": least})
 
 
 def block_rows(total: int, execution: Execution) -> int:

@@ -1,8 +1,18 @@
 """How a run is carried out. Light on purpose: every process of a cluster imports it, most of them without torch."""
 
+import math
+
 from pydantic import Field, model_validator
 
 from davam.config import Frozen
+
+BLOCK_ROWS = 2048  # rows that a process takes at a time, and the least that it is started for
+
+
+def workers_for(rows: float, most: int, passes: int = 1) -> int:
+    """How many of at most so many workers such work gets: rows, each of them so many times through a model. A process
+    takes seconds to start, in which another one is done with a block."""
+    return max(1, min(most, math.ceil(rows * passes / BLOCK_ROWS)))
 
 
 class Execution(Frozen):
@@ -28,3 +38,9 @@ class Execution(Frozen):
     def at_least(self) -> "Execution":
         """The same with as few workers as are enough."""
         return self if self.least_workers is None else self.model_copy(update={"workers": self.least_workers})
+
+    def for_rows(self, rows: int, passes: int = 1) -> "Execution":
+        """The same with no more workers than such work gets."""
+        workers = workers_for(rows, self.workers, passes)
+        least = None if self.least_workers is None else min(self.least_workers, workers)
+        return self.model_copy(update={"workers": workers, "least_workers": least})

@@ -160,6 +160,11 @@ class Recipe(Frozen):
         return family_of(self.model).discrete
 
     @property
+    def importance_draws(self) -> int:
+        """Posterior draws of a sentence that is weighed by importance; none without a posterior to draw from."""
+        return self.evaluation.importance_draws if family_of(self.model).weighs_draws else 0
+
+    @property
     def trainings(self) -> dict[str, TrainConfig]:
         """The trainings that the recipe has, by name and in order."""
         given = {name: getattr(self, name) for name in TRAININGS}

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from davam.data.artifacts import Attempt, Manifest
+from davam.execution import BLOCK_ROWS
 from davam.recipe import Recipe
 from pipelines.data import require_codes
 from pipelines.stage import Built, Run, Stage, main
@@ -26,7 +27,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     tokens = inputs["tokens"]
     parts = [(uri, split) for split in ("train", "valid", "test") for uri in run.store.file_uris(tokens, split)]
     total = tokens.counts["rows"]
-    execution = batch.worth(run.execution, total)
+    execution = run.execution.for_rows(total)
     with progress("codes", total, "rows") as counter:
         model_uri = run.store.artifact_uri("stage_one", inputs["stage_one"].fingerprint)
         coded = batch.map_model(
@@ -34,7 +35,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
             actors.Encoder,
             {"model_uri": model_uri, "counter": counter},
             execution,
-            batch.BLOCK_ROWS,
+            BLOCK_ROWS,
         )
         batch.write(coded, attempt.uri, by_split=True)
         spent_s = busy_s(counter)

@@ -27,13 +27,8 @@ VALID_PERPLEXITIES = ("ppl_exact", "ppl_bound", "ppl_iw")
 
 def uses(recipe: Recipe) -> dict[str, Any]:
     """Whether the corpus is the embedded one, which has a floor and a recogniser; and how many draws a score takes."""
-    draws = {"importance_draws": importance_draws(recipe)} if importance_draws(recipe) else {}
+    draws = {"importance_draws": recipe.importance_draws} if recipe.importance_draws else {}
     return {"grammar": isinstance(recipe.data, GrammarData)} | draws
-
-
-def importance_draws(recipe: Recipe) -> int:
-    """Posterior draws a sentence; none without a posterior to draw from."""
-    return recipe.evaluation.importance_draws if family_of(recipe.model).weighs_draws else 0
 
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
@@ -44,8 +39,8 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
 
     parts = [(uri, "test") for uri in run.store.file_uris(inputs["tokens"], "test")]
     total = sum(entry.rows or 0 for entry in inputs["tokens"].files if entry.split == "test")
-    draws = importance_draws(run.recipe)
-    execution = batch.worth(run.execution, total, 1 + draws)
+    draws = run.recipe.importance_draws
+    execution = run.execution.for_rows(total, 1 + draws)
     with progress("evaluate", total, "rows") as counter:
         arguments = {"model_uri": model_uri(run, inputs), "counter": counter, "importance_draws": draws}
         scored = batch.map_model(

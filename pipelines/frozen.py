@@ -49,7 +49,7 @@ def frozen_stage(model_uri: str, model_sha256: str, uri: str) -> Stage:
 
         rows = tokenized(read_tables([uri], "frozen/1"), api.load(model_uri))
         blocks = [rows.slice(first, SCORED_ROWS) for first in range(0, len(rows), SCORED_ROWS)]
-        execution = batch.worth(run.execution, len(rows))
+        execution = run.execution.for_rows(len(rows))
         with progress("frozen", len(rows), "rows") as counter:
             arguments = {"model_uri": model_uri, "counter": counter, "importance_draws": 0}
             scored = batch.map_model(ray.data.from_arrow(blocks), actors.Scorer, arguments, execution, SCORED_ROWS)

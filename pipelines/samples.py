@@ -26,7 +26,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     from davam.api import SAMPLE_ROWS
 
     rows = run.recipe.samples.rows
-    execution = batch.worth(run.execution, rows)
+    execution = run.execution.for_rows(rows)
     with progress("samples", rows, "rows") as counter:
         arguments = {
             "model_uri": model_uri(run, inputs),

@@ -93,6 +93,7 @@ def make(
     given = text.read_corpus(chunks, columns, 0.0, 0.0)
     total = text.count_corpus(given)[text.ROWS].total()
     readable = text.tokenized(given, model.tokenizer, model.max_tokens)
+    execution = execution.for_rows(total, arguments["variation"].n)
     with progress(STAGE, total, "texts") as counter:
         blocks = readable.repartition(target_num_rows_per_block=batch.block_rows(total, execution))
         batch_rows = max(1, BATCH_ROWS // arguments["variation"].n)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from davam.corpus import Corpus
+from davam.execution import workers_for
 from davam.recipe import Recipe
 
 
@@ -24,7 +25,7 @@ def work_of(recipe: Recipe, corpus: Corpus, workers: int, epochs: Mapping[str, i
     A training's unit is a token that is predicted, an epoch counting each again; that of `faithfulness` a training row,
     all of which it compares with. What the driver does alone is shared by nobody.
     """
-    rows = sum(corpus.rows.values())
+    rows, sampled, scored = sum(corpus.rows.values()), recipe.samples.rows, corpus.rows["test"]
     token_epoch = corpus.rows["train"] * corpus.tokens_per_row
     # A worker that a batch has no row for has nothing to do.
     trainings = {
@@ -37,14 +38,14 @@ def work_of(recipe: Recipe, corpus: Corpus, workers: int, epochs: Mapping[str, i
         for name, training in recipe.trainings.items()
     }
     prior = [trainings.pop("stage_two")] if recipe.has_codes else []
-    codes = [Work("codes", "rows", rows, workers, rows)] if recipe.has_codes else []
+    codes = [Work("codes", "rows", rows, workers_for(rows, workers), rows)] if recipe.has_codes else []
     return [
         Work("tokens", "rows", rows, min(workers, corpus.pieces), rows),
         *trainings.values(),
         *codes,
         *prior,
-        Work("samples", "rows", recipe.samples.rows, workers, recipe.samples.rows),
-        Work("evaluate", "rows", corpus.rows["test"], workers, corpus.rows["test"]),
+        Work("samples", "rows", sampled, workers_for(sampled, workers), sampled),
+        Work("evaluate", "rows", scored, workers_for(scored, workers, 1 + recipe.importance_draws), scored),
         Work("faithfulness", "train_rows", corpus.rows["train"], 1),
         Work("report", "pages", 1, 1),
     ]

@@ -85,15 +85,17 @@ def test_there_is_work_for_every_stage_in_order(presets: list[str]) -> None:
 
 
 def test_the_work_is_what_the_stages_do() -> None:
-    recipe = load_recipe(TINY, ["stage_one.epochs=4", "stage_two.batch_rows=16", "samples.rows=70"])
+    recipe = load_recipe(TINY, ["stage_one.epochs=4", "stage_two.batch_rows=16", "samples.rows=7000"])
     found = {work.stage: work for work in work_of(recipe, CORPUS, 20, {"stage_one": 3})}
     assert found["tokens"] == Work("tokens", "rows", 1150, 3, 1150)  # three pieces, so three at a time
     assert found["stage_one"] == Work("stage_one", "tokens", 3 * 8000, 20)  # it ended after three
     assert found["stage_two"] == Work("stage_two", "tokens", 5 * 8000, 16)
-    assert found["codes"] == Work("codes", "rows", 1150, 20, 1150)
-    assert found["samples"] == Work("samples", "rows", 70, 20, 70)
-    assert found["evaluate"] == Work("evaluate", "rows", 100, 20, 100)
+    assert found["codes"] == Work("codes", "rows", 1150, 1, 1150)  # a block, so one at a time
+    assert found["samples"] == Work("samples", "rows", 7000, 4, 7000)
+    assert found["evaluate"] == Work("evaluate", "rows", 100, 1, 100)
     assert found["faithfulness"] == Work("faithfulness", "train_rows", 1000, 1)
+    weighed = work_of(load_recipe(["vae", "tiny"], ["evaluation.importance_draws=500"]), CORPUS, 20)
+    assert Work("evaluate", "rows", 100, 20, 100) in weighed  # every row 501 times
 
 
 def test_the_embedded_corpus_is_known_exactly() -> None:
@@ -181,14 +183,14 @@ def test_finished_runs_of_the_same_model_are_what_counts(store: Store) -> None:
     (stage_one,), (codes,), report = found["stage_one"], found["codes"], found["report"][0]
     assert stage_one.work == Work("stage_one", "tokens", 2 * 60 * 8, 2)
     assert (stage_one.busy_s, stage_one.compute_s, stage_one.overhead_s) == (40, 20, 10)
-    assert (codes.work.units, codes.compute_s, codes.overhead_s) == (60, 3, 4)
+    assert (codes.work.units, codes.compute_s, codes.overhead_s) == (60, 6, 1)
     assert (report.busy_s, report.compute_s, report.overhead_s) == (None, 0.5, 0)
     assert [build.wall_s for build in builds_of(store, load_recipe(TINY), gpu=True)["codes"]] == [77]
     assert builds_of(store, load_recipe(["lstm_lm", "tiny"]), gpu=False) == {}
 
 
 def test_estimates_are_of_the_store_and_otherwise_of_the_reference(store: Store) -> None:
-    recipe, reference = load_recipe(TINY), read_reference(f"{TABLES}/costs.yaml")
+    recipe, reference = load_recipe(TINY, ["samples.rows=9000"]), read_reference(f"{TABLES}/costs.yaml")
     works = work_of(recipe, CORPUS, 4)
     found = {each.work.stage: each for each in estimates(works, builds_of(store, recipe, gpu=False), reference)}
     assert {stage: each.builds for stage, each in found.items() if each.builds} == {
@@ -196,15 +198,15 @@ def test_estimates_are_of_the_store_and_otherwise_of_the_reference(store: Store)
         "codes": 1,
         "report": 2,
     }
-    assert found["codes"].wall_s == pytest.approx(4 + 1150 * (6 / 60) / 4)
+    assert found["codes"].wall_s == pytest.approx(1 + 1150 * (6 / 60))
     samples = reference.stages["samples"]
-    assert found["samples"].wall_s == pytest.approx(samples.fixed_s + 1000 * samples.worker_s_per_unit / 4)
+    assert found["samples"].wall_s == pytest.approx(samples.fixed_s + 9000 * samples.worker_s_per_unit / 4)
     figures = totals(list(found.values()), 4, 0.9)
     assert figures["wall_s"] == pytest.approx(sum(each.wall_s for each in found.values()))
     assert figures["usd"] == pytest.approx(figures["wall_s"] / 3600 * 4 * 0.9)
     probe = sampling_probe(list(found.values()))
-    assert (probe.rows, probe.kept) == (1000, 1000)
-    assert probe.busy_s == pytest.approx(1000 * samples.worker_s_per_unit)
+    assert (probe.rows, probe.kept) == (9000, 9000)
+    assert probe.busy_s == pytest.approx(9000 * samples.worker_s_per_unit)
 
 
 def test_the_reference_has_every_stage_and_says_of_what() -> None:

@@ -2,11 +2,10 @@
 
 import pytest
 
-from cluster.batch import BLOCK_ROWS, worth
 from cluster.train import _worker_numbers
 from davam import config
 from davam.errors import ConfigError
-from davam.execution import Execution
+from davam.execution import BLOCK_ROWS, Execution
 from pipelines.stage import arguments_of, execution_of, parser
 
 
@@ -37,6 +36,6 @@ def test_what_is_no_range_is_refused(capsys: pytest.CaptureFixture[str]) -> None
 def test_little_work_gets_few_workers(rows: int, passes: int, workers: int) -> None:
     """And where machines come and go, the fewest are no more than the most."""
     fixed, elastic = Execution(workers=8), Execution(workers=8, least_workers=2)
-    assert worth(fixed, rows, passes) == fixed.model_copy(update={"workers": workers})
-    found = worth(elastic, rows, passes)
+    assert fixed.for_rows(rows, passes) == fixed.model_copy(update={"workers": workers})
+    found = elastic.for_rows(rows, passes)
     assert (found.least_workers, found.workers) == (min(2, workers), workers)
