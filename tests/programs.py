@@ -14,7 +14,7 @@ import psutil
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
-    "data.train_rows=1200",
+    "data.train_rows=2000",  # with the others more than a block, so that two actors make the codes
     "data.valid_rows=100",
     "data.test_rows=100",
     "model.codebook_size=64",

@@ -7,6 +7,7 @@ from pathlib import Path
 import davam
 from davam.data import grammar
 from davam.data.artifacts import Store
+from davam.execution import BLOCK_ROWS
 from tests.programs import SMALL, STAGES, actions, report_of, run
 
 
@@ -26,11 +27,20 @@ def test_every_stage_is_built_and_reported(built: tuple[Path, subprocess.Complet
 def test_counts_agree_between_stages(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     store = Store(str(built[0]))
     manifests = {stage: store.list_stage(stage)[0] for stage in STAGES}
-    assert manifests["tokens"].counts["rows"] == manifests["codes"].counts["rows"] == 1400
+    assert manifests["tokens"].counts["rows"] == manifests["codes"].counts["rows"] == 2200 > BLOCK_ROWS
     assert manifests["samples"].counts["rows"] == 130
     tokens = store.read_table(manifests["tokens"], "tokens/1")
     codes = store.read_table(manifests["codes"], "codes/1")
-    assert sorted(tokens["id"].to_pylist()) == sorted(codes["id"].to_pylist()) == list(range(1400))
+    assert sorted(tokens["id"].to_pylist()) == sorted(codes["id"].to_pylist()) == list(range(2200))
+
+
+def test_codes_do_not_depend_on_workers_or_batches(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    store = Store(str(built[0]))
+    tokens, stored = (store.read_table(store.list_stage(stage)[0], f"{stage}/1") for stage in ("tokens", "codes"))
+    model = davam.load(store.artifact_uri("stage_one", store.list_stage("stage_one")[0].fingerprint))
+    backwards = tokens.sort_by([("id", "descending")])
+    again = model.encode_tokens(backwards["tokens"].to_pylist())
+    assert again == stored.sort_by([("id", "descending")])["codes"].to_pylist()
 
 
 def test_samples_do_not_depend_on_workers_or_batches(built: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
