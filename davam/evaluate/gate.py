@@ -16,7 +16,9 @@ class Thresholds(Frozen):
         0.0, ge=-1, lt=1, description="share by which its perplexity of the frozen sentences is lower"
     )
     min_code_usage: float = Field(0.9, ge=0, description="its code perplexity, in shares of the champion's")
-    min_diversity: float = Field(0.9, ge=0, description="Dist-2 of its samples, in shares of the champion's")
+    min_diversity: float = Field(
+        0.9, ge=0, description="Dist-2 of its samples, in shares of the champion's or of text's, whichever is less"
+    )
     max_copy_rise: float = Field(0.01, ge=0, description="its copy rate over the champion's, beyond that of real text")
 
 
@@ -49,12 +51,18 @@ def _comparisons(
     found = [
         (f"perplexity of the frozen sentences {new:.3f}, under {most:.3f} (the champion has {old:.3f})", new < most)
     ]
-    shares = (("code_perplexity", thresholds.min_code_usage), ("sample_dist_2", thresholds.min_diversity))
-    for name, share in shares:
-        if name in champion and name in challenger:
-            least = share * champion[name]
-            said = f"{name} {challenger[name]:.3f}, at least {least:.3f} (the champion has {champion[name]:.3f})"
-            found.append((said, challenger[name] >= least))
+    if "code_perplexity" in champion and "code_perplexity" in challenger:
+        usage, new_usage = champion["code_perplexity"], challenger["code_perplexity"]
+        least = thresholds.min_code_usage * usage
+        said = f"code_perplexity {new_usage:.3f}, at least {least:.3f} (the champion has {usage:.3f})"
+        found.append((said, new_usage >= least))
+    diversity, real, new_diversity = champion["sample_dist_2"], challenger["test_dist_2"], challenger["sample_dist_2"]
+    # A poor champion's samples are more diverse than text is, and a better model's are less so than they.
+    least = thresholds.min_diversity * min(diversity, real)
+    said = (
+        f"sample_dist_2 {new_diversity:.3f}, at least {least:.3f} (the champion has {diversity:.3f}, text {real:.3f})"
+    )
+    found.append((said, new_diversity >= least))
     old_copies, new_copies = (each["sample_copy_rate"] - each["test_copy_rate"] for each in (champion, challenger))
     highest = max(0.0, old_copies) + thresholds.max_copy_rise
     said = f"copies beyond the rate of real text {new_copies:.3f}, at most {highest:.3f}"

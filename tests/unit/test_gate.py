@@ -54,6 +54,14 @@ def test_each_threshold_can_keep_the_champion(change: dict[str, float], said: st
     assert any(reason.startswith(said) for reason in decision.reasons)
 
 
+def test_nobody_has_to_be_more_diverse_than_text() -> None:
+    poor = GOOD | {"sample_dist_2": 0.8}
+    decision = decide(poor, GOOD | {"frozen_ppl": 95.0}, RULES)
+    assert decision.promote
+    assert "met: sample_dist_2 0.300, at least 0.270 (the champion has 0.800, text 0.300)" in decision.reasons
+    assert not decide(poor, GOOD | {"frozen_ppl": 95.0, "sample_dist_2": 0.26}, RULES).promote
+
+
 def test_a_gain_may_be_asked_for() -> None:
     assert not decide(GOOD, GOOD | {"frozen_ppl": 99.0}, Thresholds(min_gain=0.02)).promote
     assert decide(GOOD, GOOD | {"frozen_ppl": 97.9}, Thresholds(min_gain=0.02)).promote
