@@ -52,18 +52,18 @@ def _comparisons(
         (f"perplexity of the frozen sentences {new:.3f}, under {most:.3f} (the champion has {old:.3f})", new < most)
     ]
     if "code_perplexity" in champion and "code_perplexity" in challenger:
-        usage, new_usage = champion["code_perplexity"], challenger["code_perplexity"]
+        usage = champion["code_perplexity"]
         least = thresholds.min_code_usage * usage
-        said = f"code_perplexity {new_usage:.3f}, at least {least:.3f} (the champion has {usage:.3f})"
-        found.append((said, new_usage >= least))
-    diversity, real, new_diversity = champion["sample_dist_2"], challenger["test_dist_2"], challenger["sample_dist_2"]
+        found.append(_at_least("code_perplexity", challenger, least, f"the champion has {usage:.3f}"))
     # A poor champion's samples are more diverse than text is, and a better model's are less so than they.
+    diversity, real = champion["sample_dist_2"], challenger["test_dist_2"]
     least = thresholds.min_diversity * min(diversity, real)
-    said = (
-        f"sample_dist_2 {new_diversity:.3f}, at least {least:.3f} (the champion has {diversity:.3f}, text {real:.3f})"
-    )
-    found.append((said, new_diversity >= least))
+    found.append(_at_least("sample_dist_2", challenger, least, f"the champion has {diversity:.3f}, text {real:.3f}"))
     old_copies, new_copies = (each["sample_copy_rate"] - each["test_copy_rate"] for each in (champion, challenger))
     highest = max(0.0, old_copies) + thresholds.max_copy_rise
     said = f"copies beyond the rate of real text {new_copies:.3f}, at most {highest:.3f}"
     return [*found, (said, new_copies <= highest)]
+
+
+def _at_least(name: str, challenger: Mapping[str, float], least: float, beside: str) -> tuple[str, bool]:
+    return f"{name} {challenger[name]:.3f}, at least {least:.3f} ({beside})", challenger[name] >= least
