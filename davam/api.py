@@ -106,6 +106,14 @@ class Scores:
     posterior_logvar: list[list[float]]
     reconstructions: list[str]
     tokens_matched: list[int]
+    exact: bool
+
+    @property
+    def ppl_exact(self) -> float:
+        """The perplexity per token, exp(-sum ln p(x) / sum tokens). Raises DataError for a family without it."""
+        if not self.exact:
+            raise DataError("ppl_exact: this model's likelihood is known as a bound only; take ppl_bound")
+        return self.ppl_bound
 
     @property
     def ppl_bound(self) -> float:
@@ -317,7 +325,7 @@ class TextModel:
             columns = self._score_batch(batch, importance_draws)
             for name, place in product(SCORED, range(len(batch.ids))):
                 found[name][order[batch.index_B[place]]] = columns[name][place]
-        return Scores(list(ids), list(texts), [len(row) for row in tokens], **found)
+        return Scores(list(ids), list(texts), [len(row) for row in tokens], **found, exact=self.core.exact)
 
     def save(self, path: str | Path) -> None:
         """Write the model folder: config, weights, tokenizer, metrics and model card."""

@@ -17,7 +17,14 @@ from davam.families.base import Trainable
 from davam.recipe import FileData, Recipe, load_recipe
 from davam.train.loop import Hooks, train
 from davam.train.optim import build_optimizer
-from davam.train.stages import build_job, check_enough, pretraining_module, stage_one_module, stage_two_module
+from davam.train.stages import (
+    build_job,
+    check_enough,
+    check_words,
+    pretraining_module,
+    stage_one_module,
+    stage_two_module,
+)
 from davam.train.state import TrainState, training_record
 
 
@@ -51,6 +58,7 @@ def fit(texts: Sequence[str], recipe: Recipe | None = None, labels: Sequence[str
     corpus = _read(texts, labels, tokenizer, recipe)
     train_rows, valid_rows = (corpus.rows(corpus.tokens, split, EOS_ID) for split in ("train", "valid"))
     check_enough(len(train_rows), len(valid_rows), recipe.model)
+    check_words(tokenizer.vocab_size, recipe.model)
 
     model = TextModel(recipe.model, recipe.prior, tokenizer, recipe.data.max_tokens, corpus.known)
     pretrained = None

@@ -32,7 +32,7 @@ def cyclic_weight(epochs_done: float, start: float, cycle_epochs: float, rise_sh
 
 
 def decayed(epochs_done: float, start: float, end: float, epochs: float) -> float:
-    """A weight or temperature that falls exponentially from `start` to `end` over the first epochs, and stays there."""
+    """A weight or temperature that goes exponentially from `start` to `end` over the first epochs, and stays there."""
     return float(start * (end / start) ** min(1.0, epochs_done / epochs))
 
 

@@ -30,7 +30,7 @@ from davam.data.pieces import Piece
 from davam.errors import ArtifactError, ConfigError, DataError
 from davam.log import say
 from davam.recipe import Recipe
-from davam.train.stages import check_enough
+from davam.train.stages import check_enough, check_words
 from pipelines.conditions import (
     TEXTS,
     Setting,
@@ -202,6 +202,7 @@ def check_sizes(study: Study, tokens: Manifest) -> None:
             raise DataError(f"--sizes {size}: the corpus has {rows:,} training sentences; ask for fewer, or add text")
         if study.run.recipe.model.kind in study.sources:
             check_enough(size, split_rows(tokens, "valid"), study.run.recipe.model)
+            check_words(tokens.counts["words"], study.run.recipe.model)
     if not split_rows(tokens, "test"):
         raise DataError("no test sentences: give data.valid and data.test, or raise data.test_share")
 

@@ -9,7 +9,7 @@ from davam.data.artifacts import Attempt, Manifest, Store
 from davam.data.batches import Rows
 from davam.families.base import Trainable
 from davam.recipe import Recipe
-from davam.train.stages import stage_one_module
+from davam.train.stages import check_words, stage_one_module
 from pipelines.pretraining import PRETRAINING
 from pipelines.stage import Built, Run, Stage, main
 from pipelines.tokens import TOKENS
@@ -29,6 +29,7 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     """Trains by Ray Train; rank 0 writes the model folder."""
+    check_words(inputs["tokens"].counts["words"], run.recipe.model)
     return trained("stage_one", run, inputs, attempt, inputs["tokens"], build_worker, text_model)
 
 

@@ -23,18 +23,22 @@ import torch
 from davam.data import fs
 from davam.data.artifacts import Manifest, provenance
 from davam.data.batches import plan_epoch, row_noise
-from davam.errors import ConfigError, TrainingError
+from davam.errors import ConfigError, DataError, TrainingError
 from davam.evaluate.paper import paper_figures
 from davam.evaluate.table import Table, TableRow, page
+from davam.families import family_of
 from davam.families.base import Clock
 from davam.families.codes import CodesConfig
+from davam.families.word_codes import WordCodes
 from davam.log import say
 from davam.recipe import Recipe
 from davam.train import comm
 from davam.train.lagging import WINDOW_STEPS
 from davam.train.optim import build_optimizer
-from davam.train.stages import build_job, stage_one_module
+from davam.train.sizes import count_weights, hidden_dim_of
+from davam.train.stages import build_job, check_words, stage_one_module
 from davam.train.step import all_parameters, optimizer_step
+from pipelines.data import read_labels
 from pipelines.evaluate import EVALUATE
 from pipelines.experiments import publish
 from pipelines.pretraining import PRETRAINING
@@ -62,13 +66,17 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dvae": (("dvae",), ()),
     "dvae_score": (("dvae", "dvae_score"), ()),
     "daps": (("daps",), ()),
+    "daps_source": (("daps", "daps_source"), ()),
     "davam_joint": (("abstract",), ()),
     "davam_128": (("recommended",), ("model.codebook_size=128", "paper_row=davam_128")),
     "davam_512": (("recommended",), ("model.codebook_size=512", "paper_row=davam_512")),
     "davam_class": (("davam_class",), ()),
+    "davam_class_512": (("davam_class",), ("model.codebook_size=512",)),
+    "davam_exact_128": (("davam_exact",), ("model.codebook_size=128",)),
     "davam_exact_512": (("davam_exact",), ()),
     "davam_exact_2048": (("davam_exact",), ("model.codebook_size=2048",)),
 }
+LANGUAGE_MODELS = ("lstm_lm", "transformer_lm")
 # Of a budget's epochs, at most this share goes into a schedule's warm-up.
 WARMUP_SHARE = 0.25
 POLL_S = 2.0
@@ -87,6 +95,8 @@ class Row:
 def table_two(options: argparse.Namespace) -> None:
     """Trains and scores the rows that are not there yet, and writes the table."""
     rows = [open_row(name, options) for name in chosen(options.rows)]
+    if options.equal:
+        rows += equal_rows(chosen(options.equal), options)
     corpus = rows[0].run.recipe.corpus or options.preset
     if options.dry_run:
         print("\n".join(f"{row.name:<20}  {state(row)}  {shlex.join(row.arguments)}" for row in rows))
@@ -105,6 +115,7 @@ def train_missing(rows: Sequence[Row], options: argparse.Namespace) -> list[str]
     """
     require_different(rows)
     tokens = run_stage(TOKENS, rows[0].run)
+    rows = fitting(rows, tokens, options.rows == "all")
     waiting = [row for row in rows if state(row) == "build"]
     # The probe measures this machine's processors, so it can say nothing about GPUs.
     for row in waiting if options.minutes is not None and not options.gpu else []:
@@ -129,9 +140,52 @@ def chosen(names: str) -> list[str]:
     return [name for name in ROWS if name in asked]
 
 
+def equal_rows(names: Sequence[str], options: argparse.Namespace) -> list[Row]:
+    """For each of these rows both language models, with as many weights as its model and its prior.
+
+    Raises ConfigError where that cannot be known yet: a dry run builds no tokens.
+    """
+    added = []
+    for name in names:
+        run = open_row(name, options).run
+        if options.dry_run and run.store.find(TOKENS.name, TOKENS.fingerprint(run.recipe)) is None:
+            raise ConfigError("--equal with --dry-run: sizes follow from the number of words; build the tokens first")
+        tokens = run_stage(TOKENS, run)
+        text = tokens.counts["words"], len(read_labels(run.store.uri, tokens))
+        lstm_lm = open_row(LANGUAGE_MODELS[0], options).run.recipe
+        hidden_dim = hidden_dim_of(count_weights(run.recipe, *text), lstm_lm, *text)
+        for model in LANGUAGE_MODELS:
+            presets, overrides = ROWS[model]
+            size = (*overrides, f"model.hidden_dim={hidden_dim}")
+            added.append(open_layers(f"{model}_as_{name}", presets, size, options))
+    return added
+
+
+def fitting(rows: Sequence[Row], tokens: Manifest, all_asked: bool) -> list[Row]:
+    """The rows whose codes the corpus has words for. Where all rows were asked for, the others are said and left out.
+
+    Raises DataError for one that was asked for by its name.
+    """
+    kept = []
+    for row in rows:
+        try:
+            check_words(tokens.counts["words"], row.run.recipe.model)
+        except DataError as error:
+            if not all_asked:
+                raise DataError(f"row {row.name}: {error}") from None
+            say(f"{row.name:<20}  left   {error}")
+        else:
+            kept.append(row)
+    return kept
+
+
 def open_row(name: str, options: argparse.Namespace) -> Row:
-    """The row's run. Raises ConfigError for settings that its family does not have, naming the row."""
-    presets, overrides = ROWS[name]
+    """The run of a row of the table. Raises ConfigError for settings that its family does not have, naming the row."""
+    return open_layers(name, *ROWS[name], options)
+
+
+def open_layers(name: str, presets: Sequence[str], overrides: Sequence[str], options: argparse.Namespace) -> Row:
+    """The run of these presets and overrides, below the options' own. Raises ConfigError as `open_row`."""
     layers = ",".join([*presets, options.preset])
     own = argparse.Namespace(**vars(options))
     own.preset, own.overrides = layers, [*overrides, *options.overrides]
@@ -307,12 +361,23 @@ def caption(options: argparse.Namespace, rows: Sequence[Row]) -> list[str]:
     return [
         f"{datetime.now(UTC):%Y-%m-%d}, `python pipelines/table_two.py {shlex.join(sys.argv[1:])}`",
         f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {run.execution.workers} workers a row; {machine}.",
-        "`ppl_paper` is the paper's formula of that row, for comparison alone. The valid PPL is the likelihood itself "
-        "(ppl_exact) or an upper bound of it.",
-        "The output layer of every row is that of `recommended`, a softmax of two levels, exactly normalised; the "
-        "baselines' own code has one level.",
+        "`ppl_paper` is the paper's formula of that row, for comparison alone. Valid are `ppl_exact`, the likelihood "
+        "itself, and its upper bounds `ppl_bound` and, by draws from the posterior, `ppl_iw`.",
+        output_layers(rows),
         "`KL` is as the paper has it, per latent where there is one for every word; `KL sum` is per sentence.",
     ]
+
+
+def output_layers(rows: Sequence[Row]) -> str:
+    """Which rows have which softmax."""
+    names: dict[str, list[str]] = {"two levels": [], "one level": [], "the words of each code": []}
+    for row in rows:
+        model = row.run.recipe.model
+        restricted = issubclass(family_of(model), WordCodes)
+        level = "two levels" if model.output_shortlist else "one level"
+        names["the words of each code" if restricted else level].append(row.name)
+    said = "; ".join(f"{what}: {', '.join(found)}" for what, found in names.items() if found)
+    return f"Output layers, all exactly normalised (the baselines' own code has one level) - {said}."
 
 
 def budget_text(options: argparse.Namespace) -> str:
@@ -347,7 +412,11 @@ def row_parser(name: str, description: str | None, rows: str) -> argparse.Argume
 
 def parsed(given: Sequence[str]) -> argparse.Namespace:
     """The options of a command line."""
-    return row_parser("table_two", __doc__, "all").parse_args(given)
+    options = row_parser("table_two", __doc__, "all")
+    options.add_argument(
+        "--equal", metavar="ROWS", default="", help="adds both language models with as many weights as each of these"
+    )
+    return options.parse_args(given)
 
 
 if __name__ == "__main__":

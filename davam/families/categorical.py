@@ -37,7 +37,7 @@ FIRST_BATCHES = 8  # that the averages of the features begin with
 
 
 class Decay(Frozen):
-    """Falls exponentially from `start` to `end` over the first epochs, and stays there."""
+    """Goes exponentially from `start` to `end`, which may be more, over the first epochs, and stays there."""
 
     start: float = Field(1.0, gt=0)
     end: float = Field(0.5, gt=0)

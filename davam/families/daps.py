@@ -23,11 +23,12 @@ Legend: B rows, S draws a row, N latents, K codes of each.
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from davam.data.batches import Batch
 from davam.data.tokenizer import PAD_ID
+from davam.errors import ConfigError
 from davam.families.base import Clock, StepTerms, Workers
 from davam.families.categorical import CategoricalConfig, CategoricalFamily, Decay, Drawn, kl_of
 from davam.families.gaussian import elbo_sums
@@ -47,6 +48,16 @@ class DapsConfig(CategoricalConfig):
     effective_share: float = Field(0.33, gt=0, le=1, description="of the draws, to which eta brings the weights")
     entropy: Decay = Field(Decay(start=0.5, end=0.01, epochs=10), description="beta, of the entropy or KL")
     eta: EtaConfig = SolvedEta()
+
+    @model_validator(mode="after")
+    def _draws_can_differ(self) -> "DapsConfig":
+        wanted = self.effective_share * self.draws
+        if wanted <= 1:
+            raise ConfigError(
+                f"model.effective_share={self.effective_share} of model.draws={self.draws} is {wanted:g} draws, and "
+                "one is effective always, so nothing would hold the encoder back; raise one of them"
+            )
+        return self
 
 
 class Daps(CategoricalFamily):

@@ -97,7 +97,9 @@ class DavamJoint(Davam):
         """-ln of the mean of p(x,z)/q(z|x) over so many draws from the posterior, iw_B."""
         logq_BNK, code_B = self.log_posterior(self._states(batch)), self._code_B(batch)
         mask_BN = ops.length_mask(code_B, logq_BNK.shape[1])
-        uniform_BSN = row_noise_or_fixed(None, batch).uniform(draws, logq_BNK.shape[1], Stream.IMPORTANCE)
+        # As wide as the longest text's, whatever the batch: a row's draws are its own.
+        uniform_BSN = row_noise_or_fixed(None, batch).uniform(draws, self.most_codes, Stream.IMPORTANCE)
+        uniform_BSN = uniform_BSN[:, :, : logq_BNK.shape[1]]
         weights = []
         for part_BSN in uniform_BSN.split(WEIGHED_TOGETHER, dim=1):
             times = part_BSN.shape[1]

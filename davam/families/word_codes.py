@@ -89,17 +89,22 @@ class WordCodes(CodeFamily):
         return choose
 
 
+def require_words(words: int, codes: int) -> None:
+    """Raises DataError for fewer words than codes."""
+    if words < codes:
+        raise DataError(
+            f"{words} words for {codes} codes: every code needs a word; set model.codebook_size={max(2, words // 4)}, "
+            "or add text"
+        )
+
+
 def dealt_out(h_WD: Tensor, code_KD: Tensor) -> Tensor:
     """The code of each word, code_W: the nearest; but a code that is no word's nearest takes the word that is farthest
     from its own, of those that share one. So no code is without words, and no probability is lost on it.
 
     Raises DataError for fewer words than codes.
     """
-    if len(h_WD) < len(code_KD):
-        raise DataError(
-            f"{len(h_WD)} words for {len(code_KD)} codes: every code needs a word; set "
-            f"model.codebook_size={max(2, len(h_WD) // 4)}, or add text"
-        )
+    require_words(len(h_WD), len(code_KD))
     code_W = ops.nearest_code(h_WD, code_KD)
     count_K = torch.bincount(code_W, minlength=len(code_KD))
     free = (count_K == 0).nonzero().squeeze(1).tolist()

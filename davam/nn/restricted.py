@@ -80,6 +80,7 @@ class RestrictedNll(torch.autograd.Function):
         count_N: Tensor,
         place_N: Tensor,
         weight_N: Tensor,
+        learns: bool,
     ) -> tuple[Tensor, Tensor]:
         """(sum over n of weight_N * nll_N, nll_N), both fp32. Position n chooses among the count_N[n] rows of the
         weights from first_N[n] on; place_N[n] of them is right. Positions of one code stand together."""
@@ -95,6 +96,8 @@ class RestrictedNll(torch.autograd.Function):
         p_L = logit_L.sub_(best_N[position_L]).exp_()
         norm_N = torch.segment_reduce(p_L, "sum", lengths=count_N)
         nll_N = norm_N.log() + best_N - picked_N
+        if not learns:
+            return (nll_N * weight_N).sum(), nll_N
         delta_L = p_L.div_(norm_N[position_L])
         delta_L[start_N + place_N] -= 1
         delta_L.mul_(weight_N[position_L])
@@ -112,7 +115,7 @@ class RestrictedNll(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The stored gradients times the gradient of the weighted sum."""
         grad_h_NC, grad_w_VC, grad_b_V = ctx.saved_tensors
-        return grad_h_NC * grads[0], grad_w_VC * grads[0], grad_b_V * grads[0], None, None, None, None
+        return grad_h_NC * grads[0], grad_w_VC * grads[0], grad_b_V * grads[0], None, None, None, None, None
 
 
 def restricted_nll(
@@ -135,6 +138,7 @@ def restricted_nll(
         clusters.count_K[code_N[order_N]],
         clusters.place_V[target_N[order_N]],
         weight_N[order_N],
+        torch.is_grad_enabled(),
     )
     return total, torch.zeros_like(weight_N).index_copy(0, order_N, nll_R)
 

@@ -5,13 +5,15 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from davam.data.batches import Batch, Rows
+from davam.data.tokenizer import UNK_ID
 from davam.errors import DataError
-from davam.families import FamilyConfig, build_family
+from davam.families import FamilyConfig, build_family, family_of
 from davam.families.base import Clock, StepTerms, Trainable
-from davam.families.codes import CodebookConfig
+from davam.families.codes import CodebookConfig, CodesConfig
 from davam.families.gaussian import ConstantKl, NoFreeBits
 from davam.families.prior import PriorTraining
 from davam.families.text import DECODER_MODULES, TextFamily
+from davam.families.word_codes import WordCodes, require_words
 from davam.nn.precision import set_precision
 from davam.nn.priors import build_prior
 from davam.recipe import Recipe, TrainConfig
@@ -59,6 +61,12 @@ def check_enough(train_rows: int, valid_rows: int, model: FamilyConfig) -> None:
         raise DataError("no training sentences: add text")
     if not valid_rows:
         raise DataError("no validation sentences: give data.valid and data.test, or raise data.valid_share")
+
+
+def check_words(vocab_size: int, model: FamilyConfig) -> None:
+    """Raises DataError for fewer words than codes, where every code needs a word."""
+    if isinstance(model, CodesConfig) and issubclass(family_of(model), WordCodes):
+        require_words(vocab_size - UNK_ID, model.codebook_size)
 
 
 def build_job(

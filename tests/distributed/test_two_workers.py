@@ -38,6 +38,9 @@ OTHERS: dict[str, dict[str, Any]] = {
     "dvae": {**CATEGORICAL, "estimator": {"kind": "score", "draws": 1}},
     "daps": {**CATEGORICAL, "encoder": {"channels": 8, "heads": 2}, "eta": {"kind": "solved"}},
     "davam_q": {"codebook_size": CODES, "code_dim": 4},
+    # Words are dealt out to codes in the midst of the training.
+    "davam_exact": {"codebook_size": CODES, "code_dim": 4, "continuous_epochs": 1, "quantized_epochs": 1},
+    "davam_class": {"codebook_size": CODES, "continuous_epochs": 1},
     "davam_joint": {
         **{"codebook_size": CODES, "code_dim": 4, "stride": 2, "quantized_epochs": 0, "init": "fan_in"},
         "prior": {"kind": "lstm", "embed_dim": 4, "hidden_dim": 6},
@@ -97,6 +100,7 @@ CASES = {
     "stage_two": ("stage_two", adamw(2, 7)),
     "vae-aggressive": ("vae", lagging(2, 7)),
     **{kind: (kind, sgd(2, 7)) for kind in OTHERS},
+    **{kind: (kind, sgd(4, 7)) for kind in ("davam_exact", "davam_class")},
     **{kind: (kind, calm(2, 7)) for kind in ("dvae", "daps", "davam_joint", *FORMS)},
 }
 

@@ -25,7 +25,7 @@ from davam.families.dvae import Dvae, gumbel_softmax
 from davam.nn.code_transformer import AutoregressivePosterior
 from davam.nn.noise import RowNoise, Stream
 from davam.nn.posterior import CodeHead
-from davam.nn.priors import LstmPriorConfig
+from davam.nn.priors import LstmPriorConfig, TransformerPriorConfig
 from davam.nn.priors.fixed import UniformPriorConfig, code_nats, fixed_length_prior
 from davam.nn.trust_region import DescendedEta, TrustRegion
 from davam.recipe import load_recipe
@@ -270,7 +270,7 @@ def daps(draws: int, start: float, prior: dict[str, Any]) -> Daps:
     """The toy with an eta that does not move and beta 0.5."""
     eta = {"kind": "descended", "start": start, "rate": 1e-9}
     entropy = {"start": 0.5, "end": 0.5}
-    model = toy("daps", draws=draws, eta=eta, entropy=entropy, prior=prior)
+    model = toy("daps", draws=draws, effective_share=0.5, eta=eta, entropy=entropy, prior=prior)
     assert isinstance(model, Daps)
     return model
 
@@ -353,6 +353,15 @@ def test_free_bits_leave_the_prior_all_of_the_kl() -> None:
             assert torch.allclose(one, other, atol=1e-5)
 
 
+def test_a_share_of_draws_that_is_always_effective_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(["daps", "tiny"], ["model.draws=2", "model.effective_share=0.33"])
+    assert str(caught.value).endswith(
+        "model.effective_share=0.33 of model.draws=2 is 0.66 draws, and one is effective always, so nothing would hold "
+        "the encoder back; raise one of them"
+    )
+
+
 def test_the_running_baseline_is_nats_per_token() -> None:
     model, batch = toy("dvae", estimator={"kind": "score", "draws": 1}), whole(texts(range(4, 7), 2))
     assert isinstance(model, Dvae)
@@ -365,7 +374,15 @@ def test_the_running_baseline_is_nats_per_token() -> None:
 # The prior of so many codes, and what a user is told.
 
 
-@pytest.mark.parametrize("config", [UniformPriorConfig(), LstmPriorConfig(embed_dim=4, hidden_dim=6, dropout=0)])
+TRANSFORMER = {"embed_dim": 4, "hidden_dim": 8, "heads": 2, "layers": 1, "dropout": 0}
+INNER = [
+    UniformPriorConfig(),
+    LstmPriorConfig(embed_dim=4, hidden_dim=6, dropout=0),
+    *(TransformerPriorConfig.model_validate(TRANSFORMER | {"positions": kind}) for kind in ("rotary", "learned")),
+]
+
+
+@pytest.mark.parametrize("config", INNER, ids=["uniform", "lstm", "rotary", "learned"])
 @pytest.mark.parametrize("labels", [0, LABELS])
 def test_a_prior_of_fixed_length_ends_where_it_must(config: Any, labels: int) -> None:
     prior = fixed_length_prior(config, N, K, labels)

@@ -12,10 +12,11 @@ from davam.recipe import Recipe, load_recipe
 CORPORA = ("tiny", "ptb", "snli", "captions", "yahoo")
 METHODS: tuple[str, ...] = ("recommended", "paper", "lstm_lm", "transformer_lm", "vae", "vae_attn", "gavam")
 METHODS += ("davam_q", "davam_exact", "davam_class", "abstract", "dvae", "daps", "judge")
-LAYERS = ("brief", "quick", "anneal", "aggressive", "cyclic", "free_bits", "fbp", "pretraining_fbp", "dvae_score")
+LAYERS = ("anneal", "aggressive", "cyclic", "free_bits", "fbp", "pretraining_fbp")
+OTHER_LAYERS = ("brief", "quick", "dvae_score", "daps_source")
 
 
-@pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer not in ("brief", "quick", "dvae_score")])
+@pytest.mark.parametrize("layer", LAYERS)
 def test_every_layer_goes_with_the_vae(layer: str) -> None:
     assert load_recipe(["vae", layer, "ptb"]).model.kind == "vae"
 
@@ -66,7 +67,7 @@ def test_heads_that_cannot_share_the_channels_are_refused() -> None:
 
 
 def test_presets_are_listed() -> None:
-    assert set(preset_names()) == {*CORPORA, *METHODS, *LAYERS}
+    assert set(preset_names()) == {*CORPORA, *METHODS, *LAYERS, *OTHER_LAYERS}
 
 
 def test_overrides_come_last_and_keep_their_types() -> None:

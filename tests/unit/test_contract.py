@@ -58,6 +58,7 @@ CATEGORICAL = {"kind": "dvae", "latents": 3, "codebook_size": 4, "code_dim": 2, 
 OTHERS += [
     {**CATEGORICAL, "prior": {"kind": "lstm", "embed_dim": 8, "hidden_dim": 12}},
     {**CATEGORICAL, "estimator": {"kind": "gumbel", "straight_through": False}},
+    {**CATEGORICAL, "prior": {"kind": "transformer", "hidden_dim": 8, "heads": 2, "positions": "learned"}},
     {**CATEGORICAL, "estimator": {"kind": "score", "draws": 1}},
     {**CATEGORICAL, "estimator": {"kind": "score"}, "prior": {"kind": "pixelcnn", "layers": 2, "hidden_dim": 8}},
     {**CATEGORICAL, "kind": "daps", "encoder": {"layers": 2, "channels": 8, "heads": 2}},

@@ -10,7 +10,7 @@ import torch
 import davam
 from davam.data import grammar
 from davam.data.batches import Rows, plan_in_order, take_slice
-from davam.data.tokenizer import EOS_ID, UNK_ID
+from davam.data.tokenizer import BOS_ID, EOS_ID, UNK_ID
 from davam.errors import DataError
 from davam.families.base import Clock
 from davam.families.davam_exact import DavamExact, DavamExactConfig
@@ -66,6 +66,27 @@ def code_nats(prior: Prior, codes_BT: torch.Tensor) -> torch.Tensor:
     """-ln p of sequences that begin with these codes."""
     logits_BTK = prior.logits(prior.inputs(codes_BT), None)
     return -logits_BTK.log_softmax(2).gather(2, codes_BT[:, :, None])[:, :, 0].sum(1)
+
+
+@torch.no_grad()
+def test_the_likelihood_is_the_sum_over_all_code_sequences() -> None:
+    """p(x) = sum_z p(z) prod_t [x_t has the code z_t] softmax_x_t / sum of softmax over that code's words."""
+    model, prior = model_and_prior()
+    for text in [(UNK_ID,), (UNK_ID + 4,), *list(product(range(UNK_ID, UNK_ID + WORDS), repeat=2))[::3]]:
+        p_text = 0.0
+        for codes in product(range(CODES), repeat=len(text)):
+            codes_1T = torch.tensor([codes])
+            ended = torch.tensor([[*codes, prior.end_code]])
+            p_codes = math.exp(-prior.nll(ended, torch.tensor([len(codes) + 1])).item())
+            latents = model.code_latents(codes_1T, torch.tensor([len(codes)]))
+            words_1T = torch.tensor([[BOS_ID, *text[:-1]]])
+            feature_TC = model.decoder.features(model.embedded(words_1T, None), model._memory(latents))[0]
+            p_TV = model.output.log_probs(feature_TC).exp()
+            p_words = 1.0
+            for p_V, code, word in zip(p_TV, codes, text, strict=True):
+                p_words *= float((p_V[word] / p_V[model.code_V == code].sum()) * (model.code_V[word] == code))
+            p_text += p_codes * p_words
+        assert math.exp(-nats_of(model, prior, [text])[0]) == pytest.approx(p_text, rel=1e-4)
 
 
 def test_samples_are_what_the_likelihood_says_they_are() -> None:

@@ -183,6 +183,19 @@ def test_importance_weighting(model: davam.TextModel) -> None:
     assert np.isnan(iw).all() == (model.core.kind not in ("vae", "davam_joint", "dvae", "daps"))
 
 
+def test_importance_weights_do_not_depend_on_the_batch(model: davam.TextModel) -> None:
+    tokens = [[*row, 2] for row in model.tokenizer.encode(TEXTS[:12])]
+    together = model.score_tokens(tokens, TEXTS[:12], range(100, 112), importance_draws=5).iw_nats
+    if not model.core.weighs_draws:
+        assert np.isnan(together).all()
+        return
+    turned = model.score_tokens(tokens[::-1], TEXTS[:12][::-1], range(111, 99, -1), importance_draws=5).iw_nats
+    assert turned == together[::-1]
+    for index in range(12):
+        alone = model.score_tokens([tokens[index]], [TEXTS[index]], [100 + index], importance_draws=5).iw_nats
+        assert alone[0] == pytest.approx(together[index], rel=1e-5)
+
+
 def test_pretraining_keeps_the_encoder_alone() -> None:
     changes = ["pretraining.epochs=1", "pretraining.batch_rows=32", *SMALL, *GAUSSIAN, "stage_one.epochs=1"]
     recipe = davam.load_recipe(["vae", "pretraining_fbp", "tiny"], changes)

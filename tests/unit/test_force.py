@@ -45,7 +45,7 @@ def test_a_forced_training_goes_on_from_no_checkpoint(
     monkeypatch.setattr("pipelines.training.require_rows", lambda rows, recipe: None)
     monkeypatch.setattr("pipelines.training.train_steps", lambda rows, config, split: 1)
     monkeypatch.setattr("cluster.train.run_training", finds)
-    tokens = Manifest("tokens", "a" * 64, 1, "x", "2026", {}, {}, (), {}, {}, {})
+    tokens = Manifest("tokens", "a" * 64, 1, "x", "2026", {}, {}, (), {"words": 99}, {}, {})
     assert STAGE_ONE.build(run, {"tokens": tokens}, attempt).counts["epochs"] == 1
 
 

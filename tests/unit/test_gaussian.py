@@ -13,7 +13,8 @@ from torch.distributions import Normal, kl_divergence
 from davam import objectives
 from davam.data.batches import Rows, plan_epoch, take_slice
 from davam.evaluate import metrics
-from davam.families.base import Clock
+from davam.families.base import Clock, StepTerms
+from davam.families.categorical import Decay
 from davam.families.gavam import Gavam, GavamConfig
 from davam.families.text import single
 from davam.families.vae import Vae, VaeConfig
@@ -22,9 +23,9 @@ from davam.nn import ops
 from davam.nn.noise import RowNoise, Stream
 from davam.nn.priors.pixelcnn import PixelCnnConfig
 from davam.sampling import ANCESTRAL_SAMPLING
-from davam.train import comm, lagging
+from davam.train import comm, lagging, loop
 from davam.train.optim import build_optimizer
-from tests.small import VOCAB, WIDEST, job_of, random_rows, sgd
+from tests.small import VOCAB, WIDEST, fresh, job_of, quiet, random_rows, sgd
 
 RANDOM = torch.Generator().manual_seed(0)
 SMALL = {"embed_dim": 8, "hidden_dim": 12, "latent_dim": 4, "dropout": 0.0, "init": "fan_in"}
@@ -102,6 +103,15 @@ def test_linear_annealing(epochs_done: float, weight: float) -> None:
 )
 def test_cyclic_annealing(epochs_done: float, weight: float) -> None:
     assert objectives.cyclic_weight(epochs_done, 0.1, 10, 0.45) == pytest.approx(weight)
+
+
+@pytest.mark.parametrize(("epochs_done", "value"), [(0, 2.0), (2, 1.0), (4, 0.5), (4.001, 0.5), (50, 0.5)])
+def test_a_decay_ends_where_it_says(epochs_done: float, value: float) -> None:
+    assert objectives.decayed(epochs_done, 2.0, 0.5, 4) == pytest.approx(value)
+    decay = Decay(start=2.0, end=0.5, epochs=4)
+    assert decay.at_epoch(epochs_done) == pytest.approx(value)
+    epoch, share = int(epochs_done), epochs_done % 1
+    assert decay.at(Clock(epoch, round(1000 * share), 1000)) == pytest.approx(value)
 
 
 FREE_BITS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -228,19 +238,46 @@ def test_the_autoregressive_prior_sees_the_past_alone_and_its_steps_are_the_full
     assert moved.tolist() == [False] * 5 + [True] * 2
 
 
-def test_the_lagging_encoder_stops_when_its_loss_rises(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_inner_loop_moves_the_encoder_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model, rows = small_vae(), random_rows(40)
     job = job_of(model, sgd(1, 8), rows, rows)
     plan = plan_epoch(rows.lengths, 0, 0, 8)
     before = {name: value.clone() for name, value in model.named_parameters()}
     optimizer = build_optimizer(model, job.config)
-    steps = lagging.encoder_steps(job, optimizer, plan[0], plan, Clock(0, 0, 5), 0.0, comm.workers())
-    assert steps % lagging.WINDOW_STEPS == 0 or steps == lagging.MOST_STEPS
-    assert all(torch.equal(before[name], value) for name, value in model.named_parameters())
     monkeypatch.setattr(lagging, "MOST_STEPS", 20)
     lagging.encoder_steps(job, optimizer, plan[0], plan, Clock(0, 0, 5), 0.1, comm.workers())
     for name, value in model.named_parameters():
         assert torch.equal(before[name], value) == lagging.is_decoder(name), name
+
+
+@pytest.mark.parametrize(
+    ("losses", "steps"), [([3, 2, 1, 2], 60), ([3, 3, 4], 45), ([2, 3], 30), ([5, 4, 3, 2, 1, 0, 0], 99)]
+)
+def test_the_inner_loop_stops_after_the_first_window_that_is_worse(
+    losses: list[float], steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, count = job_of(small_vae(), sgd(1, 8), random_rows(40), random_rows(8)), itertools.count()
+
+    def step(*arguments: object) -> StepTerms:
+        loss = losses[next(count) // lagging.WINDOW_STEPS]
+        return StepTerms(torch.tensor(2.0 * loss), {"tokens": torch.tensor(2.0)})
+
+    monkeypatch.setattr(lagging, "optimizer_step", step)
+    plan = plan_epoch(job.train.lengths, 0, 0, 8)
+    optimizer = build_optimizer(job.module, job.config)
+    assert lagging.encoder_steps(job, optimizer, plan[0], plan, Clock(0, 0, 5), 0.1, comm.workers()) == steps
+
+
+def test_all_step_together_once_the_information_no_longer_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The epoch whose information is less than the one's before is the last in which the encoder leads."""
+    config = sgd(5, 8).model_copy(update={"encoder_updates": "aggressive"})
+    job, information, led = job_of(small_vae(), config, random_rows(16), random_rows(8)), iter([1.0, 1.0, 0.5]), []
+    monkeypatch.setattr(loop, "latent_information", lambda job, group: next(information))
+    monkeypatch.setattr(loop, "encoder_steps", lambda job, optimizer, rows, plan, clock, *rest: led.append(clock.epoch))
+    state = loop.train(job, build_optimizer(job.module, config), fresh(), quiet())
+    assert led == [0, 0, 1, 1, 2, 2]
+    assert not state.lagging
+    assert [record.get("valid/latent_information_nats") for record in state.history] == [1.0, 1.0, 0.5, None, None]
 
 
 def test_the_information_does_not_depend_on_the_batches() -> None:

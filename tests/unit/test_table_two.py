@@ -5,13 +5,25 @@ import argparse
 import pytest
 
 from davam.data.artifacts import FileEntry, Manifest
-from davam.errors import ConfigError
+from davam.errors import ConfigError, DataError
 from davam.evaluate.page import html, markdown
 from davam.evaluate.paper import paper_figures
 from davam.evaluate.table import COLUMNS, Table, TableRow, cells, page
 from davam.families import FAMILIES
 from davam.recipe import load_recipe
-from pipelines.table_two import ROWS, budget, chosen, open_row, parsed, require_different, require_time
+from davam.train.sizes import count_weights
+from pipelines.table_two import (
+    ROWS,
+    budget,
+    chosen,
+    equal_rows,
+    fitting,
+    open_row,
+    output_layers,
+    parsed,
+    require_different,
+    require_time,
+)
 
 
 def options(*given: str) -> argparse.Namespace:
@@ -46,6 +58,50 @@ def test_a_corpus_that_does_not_exist_lists_those_that_do() -> None:
 def test_an_option_of_another_family_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"^row vae: model.codebook_size: unknown key"):
         open_row("vae", options("model.codebook_size=9"))
+
+
+def test_rows_without_enough_words_are_left_out_of_all_and_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [open_row(name, options()) for name in ("davam_512", "davam_class", "davam_exact_512")]
+    assert [row.name for row in fitting(rows, words(404), all_asked=True)] == ["davam_512", "davam_class"]
+    why = "401 words for 512 codes: every code needs a word; set model.codebook_size=100, or add text"
+    assert capsys.readouterr().err.endswith(f"davam_exact_512       left   {why}\n")
+    with pytest.raises(DataError) as caught:
+        fitting(rows, words(404), all_asked=False)
+    assert str(caught.value) == f"row davam_exact_512: {why}"
+
+
+def words(count: int) -> Manifest:
+    return Manifest("tokens", "f", 1, "a", "", {}, {}, (), {"words": count}, {}, {})
+
+
+def test_language_models_as_large_as_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.table_two.run_stage", lambda stage, run: words(9000))
+    monkeypatch.setattr("pipelines.table_two.read_labels", lambda store, tokens: ())
+    given = options("--rows", "davam_exact_512", "--equal", "davam_exact_512,davam_class")
+    rows = equal_rows(["davam_exact_512", "davam_class"], given)
+    assert [row.name for row in rows] == [
+        f"{model}_as_{name}" for name in ("davam_exact_512", "davam_class") for model in ("lstm_lm", "transformer_lm")
+    ]
+    for row in rows:
+        like = open_row(row.name.split("_as_")[1], given).run.recipe
+        wanted = count_weights(like, 9000)
+        assert count_weights(row.run.recipe, 9000) == pytest.approx(wanted, rel=0.003)
+        assert row.arguments[-1].startswith("model.hidden_dim=")
+    require_different([*rows, *(open_row(name, options()) for name in ROWS)])
+
+
+def test_equal_rows_of_a_dry_run_need_the_words() -> None:
+    with pytest.raises(ConfigError, match=r"^--equal with --dry-run: sizes follow from the number of words; build the"):
+        equal_rows(["davam_class"], options("--dry-run", "--equal", "davam_class"))
+
+
+def test_the_caption_names_the_output_layers() -> None:
+    rows = [open_row(name, options("--preset", "snli")) for name in ("lstm_lm", "davam_512", "davam_class")]
+    rows.append(open_row("vae", options("--preset", "snli", "model.output_shortlist=0")))
+    assert output_layers(rows) == (
+        "Output layers, all exactly normalised (the baselines' own code has one level) - two levels: lstm_lm, "
+        "davam_512; one level: vae; the words of each code: davam_class."
+    )
 
 
 def test_a_budget_too_small_for_an_epoch_is_refused() -> None:
@@ -116,8 +172,9 @@ def test_the_cells_of_a_row() -> None:
                 "0.00",
                 "101.25",
                 "101.39",
+                "",
+                "110.00",
                 "101.25",
-                "ppl_iw",
                 "8,790,000",
                 "1.5",
                 "7",

@@ -92,7 +92,7 @@ def fixed_length_prior(
     config: UniformPriorConfig | Any, codes: int, codebook_size: int, labels: int = 0
 ) -> FixedLengthPrior:
     """The prior that the settings describe, over so many codes of a codebook."""
-    inner = None if isinstance(config, UniformPriorConfig) else build_prior(config, codebook_size, labels)
+    inner = None if isinstance(config, UniformPriorConfig) else build_prior(config, codebook_size, labels, codes)
     return FixedLengthPrior(codes, codebook_size, inner)
 
 
