@@ -120,6 +120,15 @@ class Scores:
         """An upper bound on the perplexity per token: exp((sum Rec + sum KL) / sum tokens)."""
         return metrics.ppl_bound(sum(self.rec_nats), sum(self.kl_nats), sum(self.num_tokens))
 
+    @property
+    def ppl_iw(self) -> float:
+        """The importance-weighted bound on the perplexity per token. Raises DataError where no draws were weighed."""
+        if any(map(math.isnan, self.iw_nats)):
+            raise DataError(
+                "ppl_iw: no draws were weighed; give importance_draws, to a model with a posterior to draw from"
+            )
+        return metrics.ppl_bound(sum(self.iw_nats), 0.0, sum(self.num_tokens))
+
     def table(self) -> pa.Table:
         """The scores in the schema `scores/2`."""
         columns = {
@@ -140,7 +149,7 @@ class Scores:
 
 
 #: the columns of `Scores` that come from the model
-SCORED = tuple(field.name for field in fields(Scores))[3:]
+SCORED = tuple(field.name for field in fields(Scores))[3:-1]
 
 
 class TextModel:

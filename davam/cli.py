@@ -110,14 +110,17 @@ def score(options: argparse.Namespace) -> None:
     """Rec and KL of each text, one JSON object a line, and on stderr the perplexity, or the bound on it."""
     model = api.load(options.model, options.device)
     texts = _texts(options)
-    scores = model.score(texts, labels=_labels(options, texts))
+    scores = model.score(texts, options.importance_draws, _labels(options, texts))
     if options.out:
         pq.write_table(scores.table(), options.out, compression="zstd")
     else:
         for row in scores.table().to_pylist():
             print(json.dumps(_measured(row), ensure_ascii=False))
-    name = "ppl_exact" if model.core.exact else "ppl_bound"
-    print(f"{name} {scores.ppl_bound:.4f} over {sum(scores.num_tokens)} tokens", file=sys.stderr)
+    figures = {"ppl_exact" if scores.exact else "ppl_bound": scores.ppl_bound}
+    if options.importance_draws:
+        figures["ppl_iw"] = scores.ppl_iw
+    for name, value in figures.items():
+        print(f"{name} {value:.4f} over {sum(scores.num_tokens)} tokens", file=sys.stderr)
 
 
 def soften(options: argparse.Namespace) -> None:
@@ -209,6 +212,9 @@ def _parser() -> argparse.ArgumentParser:
             texts.add_argument("--out", required=True, help="the folder of the new model")
         if function is score:
             texts.add_argument("--out", help="write the table `scores/2` to this Parquet file instead")
+            texts.add_argument(
+                "--importance-draws", type=int, default=0, metavar="N", help="draws from the posterior, for `ppl_iw`"
+            )
     exporting = _command(commands, export)
     exporting.add_argument("corpus", help="the folder or URI of a generated corpus")
     exporting.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")

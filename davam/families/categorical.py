@@ -24,7 +24,8 @@ from davam.families.base import Clock, StepTerms, Workers
 from davam.families.codes import VARY_DRAWS, CodeFamily, CodesConfig
 from davam.families.gaussian import elbo_sums, row_noise_or_fixed
 from davam.families.text import LatentDraw, Latents, RowScores, TextConfig
-from davam.nn.decoder import LatentDecoder, Memory
+from davam.families.transformer import TransformerPart
+from davam.nn.decoder import LatentDecoder, LatentTransformerDecoder, Memory, latent_decoder
 from davam.nn.noise import RowNoise, Stream
 from davam.nn.posterior import CodeHead, Posterior
 from davam.nn.priors import Prior
@@ -52,7 +53,7 @@ class Decay(Frozen):
         return decayed(epochs_done, self.start, self.end, self.epochs)
 
 
-class CategoricalConfig(TextConfig, CodesConfig):
+class CategoricalConfig(TextConfig, CodesConfig, TransformerPart):
     """How many latents of how many codes, and their prior."""
 
     latents: int = Field(8, ge=1, description="of a text, however long")
@@ -91,13 +92,13 @@ class Drawn:
 
 
 class CategoricalFamily(CodeFamily):
-    """A posterior over N codes, a prior over them, and an LSTM that reads their vectors at every step."""
+    """A posterior over N codes, a prior over them, and a decoder that reads their vectors at every step."""
 
     objective = "elbo_nats"
     weighs_draws: ClassVar[bool] = True
 
     config: CategoricalConfig
-    decoder: LatentDecoder
+    decoder: LatentDecoder | LatentTransformerDecoder
     head: CodeHead
 
     def add_latents(self) -> None:
@@ -105,7 +106,8 @@ class CategoricalFamily(CodeFamily):
         config = self.config
         self.code_table_TD = nn.Parameter(torch.zeros(config.latents * config.codebook_size, config.code_dim))
         self.latent_prior = fixed_length_prior(config.prior, config.latents, config.codebook_size, self.labels)
-        decoder = LatentDecoder(config.embed_dim, config.hidden_dim, config.latents * config.code_dim)
+        width = config.latents * config.code_dim
+        decoder = latent_decoder(config.embed_dim, config.hidden_dim, width, config.transformer, self.max_tokens)
         self.add_decoder(decoder, bias=False)
 
     @abstractmethod

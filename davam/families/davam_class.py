@@ -2,9 +2,10 @@
 
     ln p(x) = sum_t ln p(z_t | x_<t) + ln p(x_t | z_t, x_<t),    z_t = c(x_t).
 
-The prior has words as well as codes in its context, and one LSTM over the words serves both. It is a language model
-with learned classes (Goodman, 2001, has them given): it begins as one without, whose output vectors, found by k-means,
-become the codes; words that are likely in the same contexts share one. A word then costs K + V/K products instead of V.
+The prior has words as well as codes in its context, and one LSTM (or Transformer) over the words serves both. It is a
+language model with learned classes (Goodman, 2001, has them given): it begins as one without, whose output vectors,
+found by k-means, become the codes; words that are likely in the same contexts share one. A word then costs K + V/K
+products instead of V.
 
 Legend: B rows, N positions, A rows of the block that is still computed, H hidden, D the same as a vector of codes,
 V entries of the vocabulary, K codes.
@@ -25,10 +26,11 @@ from davam.families.base import Clock, StepTerms, Workers
 from davam.families.codes import CodesConfig
 from davam.families.gaussian import elbo_sums
 from davam.families.text import LatentDraw, Latents, RowScores, TextConfig, WordChoice, nothing_drawn
+from davam.families.transformer import TransformerPart
 from davam.families.word_codes import WordCodes
 from davam.nn import ops
 from davam.nn.choice import draw
-from davam.nn.decoder import LatentDecoder
+from davam.nn.decoder import latent_decoder
 from davam.nn.noise import RowNoise, Stream, generator
 from davam.nn.output import Softmax
 from davam.nn.priors import Prior
@@ -36,7 +38,7 @@ from davam.nn.restricted import restricted_draw
 from davam.sampling import Sampling
 
 
-class DavamClassConfig(TextConfig, CodesConfig):
+class DavamClassConfig(TextConfig, CodesConfig, TransformerPart):
     """A language model's settings, how many codes, and when they come."""
 
     kind: Literal["davam_class"] = "davam_class"
@@ -65,7 +67,8 @@ class DavamClass(WordCodes):
 
     def __init__(self, config: DavamClassConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> None:
         super().__init__(config, vocab_size, max_tokens, labels)
-        self.add_decoder(LatentDecoder(config.embed_dim, config.hidden_dim, 0), bias=True)
+        decoder = latent_decoder(config.embed_dim, config.hidden_dim, 0, config.transformer, max_tokens)
+        self.add_decoder(decoder, bias=True)
         self.next_code = Softmax(config.hidden_dim, config.codebook_size + 1, bias=True)  # the last: the end
         self.add_word_codes()
 

@@ -1,4 +1,4 @@
-"""The settings of families whose encoder and decoder can be Transformers."""
+"""The settings of families whose encoder and decoder, or decoder alone, can be Transformers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +9,22 @@ from davam.config import Frozen
 from davam.nn.backbones import EncoderKind
 from davam.nn.decoder import AttentionForm
 from davam.nn.transformer import TransformerConfig
+
+
+class TransformerPart(Frozen):
+    """Whether the decoder is a Transformer, and its sizes. Without one there is no such key, so that the fingerprints
+    of all other models are those from before there was one."""
+
+    hidden_dim: int
+    transformer: TransformerConfig | None = Field(
+        None, exclude_if=lambda sizes: sizes is None, description="sizes of the decoder, in the place of the LSTM"
+    )
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> "TransformerPart":
+        if self.transformer is not None:
+            self.transformer.check_width("hidden_dim", self.hidden_dim)
+        return self
 
 
 class TransformerParts(Frozen):

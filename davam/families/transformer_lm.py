@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from davam.errors import ConfigError
 from davam.families.lstm_lm import LanguageModel
 from davam.families.text import TextConfig
-from davam.nn.decoder import TransformerDecoder
+from davam.nn.decoder import LatentTransformerDecoder
 from davam.nn.transformer import FEEDFORWARD, Transformer, TransformerConfig, transformer_size
 
 FEEDFORWARD_MULTIPLE = 8
@@ -42,7 +42,7 @@ class TransformerLm(LanguageModel):
         super().__init__(config, vocab_size, max_tokens, labels)
         width, feedforward_dim = lm_sizes(config, vocab_size, max_tokens)
         transformer = Transformer(config.transformer, config.embed_dim, width, max_tokens + 1, feedforward_dim)
-        self.add_decoder(TransformerDecoder(transformer, None), bias=False)
+        self.add_decoder(LatentTransformerDecoder(transformer, 0), bias=False)
 
 
 def lm_sizes(config: TransformerLmConfig, vocab_size: int, max_tokens: int) -> tuple[int, int]:

@@ -115,18 +115,17 @@ class ParallelDecoder(nn.Module):
 
 
 class TransformerDecoder(nn.Module):
-    """As `ParallelDecoder`, with a causal Transformer in the place of the LSTM. Without attention there are no latents,
-    and the decoder is a language model."""
+    """As `ParallelDecoder`, with a causal Transformer in the place of the LSTM."""
 
-    def __init__(self, transformer: Transformer, attention: DotAttention | None) -> None:
+    def __init__(self, transformer: Transformer, attention: DotAttention) -> None:
         super().__init__()
         self.transformer = transformer
         self.attention = attention
-        self.feature_dim = transformer.width + (0 if attention is None else attention.query.out_features)
+        self.feature_dim = transformer.width + attention.query.out_features
 
     def memory(self, latent_BTD: Tensor, mask_BT: Tensor) -> Memory:
         """The codes with their attention keys, computed once."""
-        return Memory(latent_BTD, mask_BT, None if self.attention is None else self.attention.keys(latent_BTD))
+        return Memory(latent_BTD, mask_BT, self.attention.keys(latent_BTD))
 
     def features(self, x_BSE: Tensor, memory: Memory) -> Tensor:
         """[h_i; c_i] at every step under teacher forcing, feature_BSC."""
@@ -142,8 +141,7 @@ class TransformerDecoder(nn.Module):
         return self._attend(h_BH[:, None], step, memory).squeeze(1), state
 
     def _attend(self, h_BSH: Tensor, start: int, memory: Memory) -> Tensor:
-        if self.attention is None or memory.key_BTA is None:
-            return h_BSH
+        assert memory.key_BTA is not None
         context_BSD = self.attention(h_BSH, memory.key_BTA, memory.latent_BTD, memory.mask_BT, start)
         return torch.cat([h_BSH, context_BSD], dim=2)
 
@@ -200,7 +198,50 @@ class LatentDecoder(nn.Module):
         return torch.cat([x_BSE, memory.latent_BTD[:, :1].expand(-1, x_BSE.shape[1], -1)], dim=2)
 
 
-Decoder = FeedDecoder | ParallelDecoder | TransformerDecoder | LatentDecoder
+class LatentTransformerDecoder(nn.Module):
+    """As `LatentDecoder`, with a causal Transformer in the place of the LSTM: z is read with every word, and there is
+    no first state. With `latent_dim` 0 there is no z, and the decoder is a language model."""
+
+    def __init__(self, transformer: Transformer, latent_dim: int) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.latent_dim = latent_dim
+        self.feature_dim = transformer.width
+
+    def memory(self, latent_BTD: Tensor, mask_BT: Tensor) -> Memory:
+        """The latent as it is; T is 1."""
+        return Memory(latent_BTD, mask_BT)
+
+    def features(self, x_BSE: Tensor, memory: Memory) -> Tensor:
+        """h_i at every step under teacher forcing, feature_BSC."""
+        return self.transformer(self._input(x_BSE, memory))
+
+    def start(self, memory: Memory) -> Cache:
+        """No keys and no values."""
+        return self.transformer.start(len(memory.latent_BTD))
+
+    def step(self, x_BE: Tensor, step: int, memory: Memory, state: Any) -> tuple[Tensor, Any]:
+        """feature_BC of one step of generation, and the new state."""
+        return self.transformer.step(self._input(x_BE[:, None], memory)[:, 0], state)
+
+    def _input(self, x_BSE: Tensor, memory: Memory) -> Tensor:
+        if not self.latent_dim:
+            return x_BSE
+        return torch.cat([x_BSE, memory.latent_BTD[:, :1].expand(-1, x_BSE.shape[1], -1)], dim=2)
+
+
+Decoder = FeedDecoder | ParallelDecoder | TransformerDecoder | LatentDecoder | LatentTransformerDecoder
+
+
+def latent_decoder(
+    embed_dim: int, hidden_dim: int, latent_dim: int, transformer: TransformerConfig | None, max_tokens: int
+) -> LatentDecoder | LatentTransformerDecoder:
+    """The decoder that reads one latent, or none, for rows of at most `max_tokens` and their end: an LSTM, or a
+    Transformer of these sizes."""
+    if transformer is None:
+        return LatentDecoder(embed_dim, hidden_dim, latent_dim)
+    backbone = Transformer(transformer, embed_dim + latent_dim, hidden_dim, max_tokens + 1)
+    return LatentTransformerDecoder(backbone, latent_dim)
 
 
 def attention_decoder(

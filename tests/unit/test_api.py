@@ -229,6 +229,9 @@ def test_the_command_line(model: davam.TextModel, tmp_path: Path, capsys: pytest
     captured = capsys.readouterr()
     assert json.loads(captured.out)["text"] == TEXTS[0]
     assert captured.err.startswith("ppl_bound ")
+    assert main(["score", "--model", str(tmp_path), "--importance-draws", "2", TEXTS[0]]) == 2
+    why = "ppl_iw: no draws were weighed; give importance_draws, to a model with a posterior to draw from"
+    assert why in capsys.readouterr().err
     assert main(["decode", "--model", str(tmp_path), "three"]) == 2
     assert "'three': code sequences are JSON lists of integers" in capsys.readouterr().err
     assert main(["show", str(tmp_path)]) == 0

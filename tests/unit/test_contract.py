@@ -41,6 +41,7 @@ OTHERS = [
     {"kind": "davam_exact", "codebook_size": CODES, "code_dim": 8, **SMALL},
     {"kind": "davam", "codebook_size": CODES, "code_dim": 8, "stride": 3, **SMALL},
     {"kind": "davam_class", "codebook_size": CODES, **SMALL},
+    {"kind": "davam_class", "codebook_size": CODES, "transformer": {"heads": 2, "positions": "learned"}, **SMALL},
     {"kind": "davam_joint", "codebook_size": CODES, "code_dim": 8, "stride": 2, "quantized_epochs": 0, **SMALL},
     {"kind": "lstm_lm", **SMALL},
     {"kind": "lstm_lm", "output_shortlist": 10, **SMALL},
@@ -62,6 +63,7 @@ OTHERS += [
     {**CATEGORICAL, "estimator": {"kind": "score", "draws": 1}},
     {**CATEGORICAL, "estimator": {"kind": "score"}, "prior": {"kind": "pixelcnn", "layers": 2, "hidden_dim": 8}},
     {**CATEGORICAL, "kind": "daps", "encoder": {"layers": 2, "channels": 8, "heads": 2}},
+    {**CATEGORICAL, "kind": "daps", "encoder": {"layers": 1, "channels": 8}, "transformer": {"heads": 2}},
     {
         **CATEGORICAL,
         "kind": "daps",

@@ -29,6 +29,13 @@ FAMILIES = {
     "davam": ["recommended", *CODES],
     "davam_exact": ["davam_exact", *CODES, "model.quantized_epochs=0"],
     "davam_class": ["davam_class", "model.codebook_size=8", "model.continuous_epochs=0"],
+    "davam_class-transformer": [
+        "davam_class",
+        "model.codebook_size=8",
+        "model.continuous_epochs=0",
+        "model.transformer.layers=1",
+        "model.init=fan_in",
+    ],
     "davam_q": ["davam_q", *CODES],
     "davam_joint": ["abstract", *CODES[:2], "model.continuous_epochs=0", "model.quantized_epochs=1"],
     "davam-transformer": [
@@ -52,6 +59,7 @@ FAMILIES = {
 BLOCK = ["model.latents=4", "model.codebook_size=8", "model.code_dim=4", "model.prior.hidden_dim=8"]
 FAMILIES |= {
     "dvae": ["dvae", *BLOCK],
+    "dvae-transformer": ["dvae", *BLOCK, "model.transformer.layers=1", "model.transformer.positions=learned"],
     "dvae_uniform": ["dvae", *BLOCK[:3], "model.prior.kind=uniform"],
     "daps": ["daps", *BLOCK, "model.encoder.channels=16", "model.encoder.layers=1", "model.draws=3"],
 }

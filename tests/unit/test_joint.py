@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import davam
+from davam.cli import main
 from davam.data import grammar
 from davam.data.batches import Batch, Rows, row_noise, take_slice
 from davam.data.tokenizer import EOS_ID, UNK_ID
@@ -218,7 +219,9 @@ def trained() -> davam.TextModel:
     return davam.fit(grammar.sample_sentences(1200, seed=3), load_recipe(["recommended", "tiny"], changes))
 
 
-def test_softening_lowers_the_bound_and_changes_nothing_else(trained: davam.TextModel, tmp_path: Path) -> None:
+def test_softening_lowers_the_bound_and_changes_nothing_else(
+    trained: davam.TextModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     chosen, unseen = grammar.sample_sentences(100, seed=4), grammar.sample_sentences(100, seed=5)
     softened, temperature = soften(trained, chosen)
     assert temperature > LEAST_TEMPERATURE
@@ -227,6 +230,12 @@ def test_softening_lowers_the_bound_and_changes_nothing_else(trained: davam.Text
     assert softened.sample(20, seed=1).texts == trained.sample(20, seed=1).texts
     assert softened.encode(unseen) == trained.encode(unseen)
     softened.save(tmp_path)
+    assert main(["score", "--model", str(tmp_path), "--importance-draws", "9", *unseen]) == 0
+    iw = softened.score(unseen, importance_draws=9)
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"ppl_iw {iw.ppl_iw:.4f} over ")
+    assert iw.ppl_iw < iw.ppl_bound
+    with pytest.raises(DataError, match=r"^ppl_exact: this model's likelihood is known as a bound only; take ppl_b"):
+        _ = iw.ppl_exact
     again = davam.load(tmp_path)
     assert again.score(unseen).ppl_bound == pytest.approx(softened.score(unseen).ppl_bound)
     assert sum(again.score(unseen, importance_draws=20).iw_nats) < sum(again.score(unseen, importance_draws=2).iw_nats)

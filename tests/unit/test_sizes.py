@@ -10,7 +10,9 @@ from davam.train.stages import stage_one_module, stage_two_module
 @pytest.mark.parametrize("preset", ["lstm_lm", "vae", "gavam", "davam_class", "davam_joint", "daps"])
 def test_the_count_is_that_of_the_model(preset: str) -> None:
     recipe = load_recipe(["abstract" if preset == "davam_joint" else preset, "tiny"])
-    assert count_weights(recipe, 50, 2) == sum(weight.numel() for weight in stage_one_module(recipe, 50, 2).parameters())
+    assert count_weights(recipe, 50, 2) == sum(
+        weight.numel() for weight in stage_one_module(recipe, 50, 2).parameters()
+    )
 
 
 def test_a_prior_that_is_trained_afterwards_counts_too() -> None:
