@@ -353,7 +353,7 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     options.add_argument(
         "--least-steps", type=int, default=1_000, help="trainings on few rows get the epochs that make so many steps"
     )
-    return options.parse_args(given)
+    return options.parse_intermixed_args(given)
 
 
 if __name__ == "__main__":

@@ -250,7 +250,7 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--prices", default=PRICES, help="a YAML table of machines")
     options.add_argument("--range-rows", type=int, help="rows that are committed together")
     add_execution(options, "generated")
-    return options.parse_args(given)
+    return options.parse_intermixed_args(given)
 
 
 if __name__ == "__main__":

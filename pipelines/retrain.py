@@ -358,7 +358,7 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     )
     for name, field in Thresholds.model_fields.items():
         options.add_argument(f"--{name.replace('_', '-')}", type=float, default=field.default, help=field.description)
-    return options.parse_args(given)
+    return options.parse_intermixed_args(given)
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def program(
 ) -> int:
     """Parses the arguments, and acts or says what would be built; the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser(name).parse_args(given)
+    options = parser(name).parse_intermixed_args(given)
 
     def act_or_explain() -> None:
         run = open_run(options, given)

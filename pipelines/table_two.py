@@ -416,7 +416,7 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     options.add_argument(
         "--equal", metavar="ROWS", default="", help="adds both language models with as many weights as each of these"
     )
-    return options.parse_args(given)
+    return options.parse_intermixed_args(given)
 
 
 if __name__ == "__main__":

@@ -214,7 +214,7 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
         "--temperatures", type=numbers(float, 0.01), default=TEMPERATURES, help="of the sweep, by commas"
     )
     options.add_argument("--curve-sentences", type=int, default=500, help="at each temperature")
-    return options.parse_args(given)
+    return options.parse_intermixed_args(given)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--run", required=True, help="a finished run, local or at any URI")
     options.add_argument("--tracking-uri", required=True, help="the server")
     options.add_argument("--experiment", default="davam")
-    return options.parse_args(given)
+    return options.parse_intermixed_args(given)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,6 @@ if __name__ == "__main__":
     program = parser("trial")
     program.description = __doc__
     program.add_argument("--prior", action="store_true", help="train the prior, too, and score the test sentences")
-    given = program.parse_args()
+    given = program.parse_intermixed_args()
     end_with_standard_input()
     sys.exit(guarded(lambda: trial(open_run(given, sys.argv[1:]), given.prior)))

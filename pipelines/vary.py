@@ -125,7 +125,7 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--label-column", help="of the given texts, for a model with labels")
     options.add_argument("--force", action="append", default=[], metavar="vary", help="make the rows again")
     add_execution(options, "varied")
-    return options.parse_args(given)
+    return options.parse_intermixed_args(given)
 
 
 if __name__ == "__main__":

@@ -207,3 +207,8 @@ def test_rows_that_overrides_make_equal_are_refused() -> None:
 
 def test_an_override_goes_before_the_budget() -> None:
     assert open_row("vae", options("--epochs", "4", "stage_one.epochs=6")).run.recipe.stage_one.epochs == 6
+
+
+def test_settings_may_stand_before_and_after_options() -> None:
+    given = options("seed=1", "--rows", "vae", "stage_one.epochs=2")
+    assert (given.rows, given.overrides) == ("vae", ["seed=1", "stage_one.epochs=2"])
