@@ -435,13 +435,16 @@ def test_sizes_beyond_the_corpus_are_refused_before_any_training() -> None:
     from davam.data.artifacts import FileEntry, Manifest
 
     files = tuple(FileEntry(split, 0, "", rows, split) for split, rows in (("train", 300), ("valid", 9), ("test", 9)))
-    tokens = Manifest("tokens", "f", 1, "a", "", {}, {}, files, {}, {}, {})
+    tokens = Manifest("tokens", "f", 1, "a", "", {}, {}, files, {"words": 404}, {}, {})
     check_sizes(study_of(options("--sizes", "300")), tokens)
     with pytest.raises(DataError) as caught:
         check_sizes(study_of(options("--sizes", "10,301", "--sources", "eda")), tokens)
     assert str(caught.value) == "--sizes 301: the corpus has 300 training sentences; ask for fewer, or add text"
     with pytest.raises(DataError, match=r"^200 training sentences for 256 codes: every code needs several"):
         check_sizes(study_of(options("--sizes", "200")), tokens)
+    classes = options("--sizes", "300", "--preset", "davam_class,tiny", "model.codebook_size=512")
+    with pytest.raises(DataError, match=r"^401 words for 512 codes: every code needs a word"):
+        check_sizes(study_of(classes), tokens)
     untested = dataclasses.replace(tokens, files=files[:2])
     with pytest.raises(DataError, match=r"^no test sentences: give data.valid and data.test"):
         check_sizes(study_of(options("--sizes", "300")), untested)
