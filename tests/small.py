@@ -9,6 +9,7 @@ from davam.data.batches import Rows, plan_in_order, take_slice
 from davam.families.base import Trainable
 from davam.families.davam import Davam, DavamConfig
 from davam.families.text import TextFamily
+from davam.nn.codebook import Codebook
 from davam.nn.priors import Prior
 from davam.recipe import AdamW, Sgd, TrainConfig
 from davam.train.loop import Hooks
@@ -36,10 +37,15 @@ def small_davam(**changes: object) -> Davam:
 def spread_codebook(model: Davam, seed: int = 0) -> Davam:
     """The model with a random codebook of the size of normalised states, and words far apart."""
     model.encoder_embedding.weight.data *= 20
-    size, dim = model.codebook.code_KD.shape
-    code_KD = torch.randn(size, dim, generator=torch.Generator().manual_seed(seed))
-    model.codebook.initialize(code_KD, torch.full((size,), 1 / size), 40.0)
+    spread(model.codebook, seed)
     return model
+
+
+def spread(codebook: Codebook, seed: int = 0) -> None:
+    """Random codes of the size of normalised states, used alike."""
+    size, dim = codebook.code_KD.shape
+    code_KD = torch.randn(size, dim, generator=torch.Generator().manual_seed(seed))
+    codebook.initialize(code_KD, torch.full((size,), 1 / size), 40.0)
 
 
 def adamw(epochs: int, batch_rows: int) -> TrainConfig:
