@@ -23,7 +23,7 @@ from davam.augment.causal import folder_sha256, require_folder
 from davam.augment.measure import lengthened
 from davam.augment.page import Results, page, plain, section
 from davam.augment.rows import VALID_SHARE
-from davam.augment.study import CAUSAL_LM, EDA, LSTM_LM, PRETRAINED, REAL, REPEAT, SAME_DATA, Cell, table, verdict
+from davam.augment.study import CAUSAL_LM, EDA, LSTM_LM, PRETRAINED, REAL, REPEAT, SAME_DATA, table, verdict
 from davam.data import fs
 from davam.data.artifacts import Manifest, Store, fingerprint, short, write_table
 from davam.data.pieces import Piece
@@ -138,7 +138,7 @@ def augment(options: argparse.Namespace) -> None:
     say(f"{CELL_STAGE:<10}  {len(conditions) - len(missing)} of {len(conditions)} are there")
     if missing:
         train(study, missing)
-    report(study, tokens, [read_cell(store, require_built(each.piece(), store)) for each in conditions])
+    report(study, tokens, conditions)
 
 
 def study_of(options: argparse.Namespace) -> Study:
@@ -295,18 +295,23 @@ def require_built(piece: Piece, store: Store) -> Manifest:
     return found
 
 
-def report(study: Study, tokens: Manifest, cells: Sequence[Cell]) -> None:
+def results_identity(conditions: Sequence[Condition]) -> str:
+    """The fingerprint of an experiment: that of all its cells, so of corpora, recipes and seeds as well."""
+    return fingerprint("augment", VERSION, {"cells": [each.piece().fingerprint for each in conditions]}, {})
+
+
+def report(study: Study, tokens: Manifest, conditions: Sequence[Condition]) -> None:
     """Writes the cells and the page, and prints the table."""
-    generator = study.run.recipe.model.kind
+    generator, store = study.run.recipe.model.kind, study.run.store
+    cells = [read_cell(store, require_built(each.piece(), store)) for each in conditions]
     asked = study.sizes if generator in study.sources else ()
     results = Results(caption(study, tokens), cells, [verdict(cells, generator, size) for size in asked])
-    identity = fingerprint("augment", VERSION, {"cells": [list(each.condition) for each in cells]}, {})
-    uri = fs.join(study.run.store.uri, "augment", short(identity))
+    uri = fs.join(store.uri, "augment", short(results_identity(conditions)))
     write_table(fs.join(uri, "cells.parquet"), table(cells))
     fs.write_bytes_atomic(fs.join(uri, "results.json"), (json.dumps(plain(results), indent=1) + "\n").encode())
     # At the largest size, the nearest to the corpus itself.
     found = results.verdicts[-1].says if results.verdicts else None
-    record(study.run.store, tokens, f"augment-{generator}", Experiment(section(results), generator, found))
+    record(store, tokens, f"augment-{generator}", Experiment(section(results), generator, found))
     publish(page(results), fs.join(uri, "augment"))
     print(f"augment {fs.join(uri, 'augment.html')}")
 

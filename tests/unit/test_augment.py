@@ -49,7 +49,7 @@ from davam.augment.study import (
     unbeaten,
     verdict,
 )
-from davam.data.artifacts import Store
+from davam.data.artifacts import Manifest, Store
 from davam.data.batches import Rows
 from davam.data.pieces import Piece
 from davam.data.schemas import check
@@ -57,7 +57,16 @@ from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
 from davam.errors import ArtifactError, ConfigError, DataError
 from davam.evaluate.page import html, markdown
 from davam.recipe import load_recipe
-from pipelines.augment import check_sizes, language_model_recipe, parsed, study_of
+from pipelines.augment import (
+    Condition,
+    Generator,
+    check_sizes,
+    language_model_recipe,
+    parsed,
+    results_identity,
+    study_of,
+)
+from pipelines.conditions import Setting
 from tests.small import adamw
 
 REAL_TEXTS = Texts(["a b c", "d e", "a a b c d", "e"], ["x", "y", "x", "y"])
@@ -432,7 +441,7 @@ def test_the_language_model_has_the_data_and_sizes_of_the_model_in_question() ->
 
 
 def test_sizes_beyond_the_corpus_are_refused_before_any_training() -> None:
-    from davam.data.artifacts import FileEntry, Manifest
+    from davam.data.artifacts import FileEntry
 
     files = tuple(FileEntry(split, 0, "", rows, split) for split, rows in (("train", 300), ("valid", 9), ("test", 9)))
     tokens = Manifest("tokens", "f", 1, "a", "", {}, {}, files, {}, {}, {})
@@ -451,3 +460,24 @@ def test_rows_of_a_table_keep_their_order() -> None:
     cells = cells_of(davam=40)
     assert isinstance(table(cells), pa.Table)
     assert table(cells)["source"].to_pylist() == [each.source for each in cells]
+
+
+def condition(tokens: str = "t", subset: str = "s", generator: str = "g", *overrides: str) -> Condition:
+    """A cell of a generator's sentences on made-up artifacts."""
+    parts = [Manifest(name, mark, 1, "a", "", {}, {}, (), {}, {}, {}) for name, mark in (("a", tokens), ("b", subset))]
+    lm = load_recipe(["lstm_lm", "quick", "tiny"], list(overrides))
+    return Condition(Setting("/nowhere", *parts, lm), SAME_DATA, "davam", 1.0, Generator(generator, None))
+
+
+def test_results_of_other_corpora_models_and_seeds_have_another_place() -> None:
+    same = [results_identity([condition()]) for _ in range(2)]
+    others = [
+        condition(tokens="u"),
+        condition(subset="u"),
+        condition(generator="h"),
+        condition("t", "s", "g", "model.hidden_dim=32"),
+        condition("t", "s", "g", "stage_one.epochs=99"),
+        condition("t", "s", "g", "seed=1"),
+    ]
+    assert same[0] == same[1]
+    assert len({same[0], *(results_identity([each]) for each in others)}) == 1 + len(others)
