@@ -21,7 +21,7 @@ from functools import partial
 from davam import config
 from davam.augment.causal import folder_sha256, require_folder
 from davam.augment.measure import lengthened
-from davam.augment.page import Results, page, plain, section
+from davam.augment.page import Results, findings, page, plain, section
 from davam.augment.rows import VALID_SHARE
 from davam.augment.study import CAUSAL_LM, EDA, LSTM_LM, PRETRAINED, REAL, REPEAT, SAME_DATA, table, verdict
 from davam.data import fs
@@ -42,7 +42,7 @@ from pipelines.conditions import (
     write_on,
 )
 from pipelines.data import read_tokenizer, split_rows
-from pipelines.experiments import Experiment, publish, record
+from pipelines.experiments import Experiment, generator_identity, publish, record
 from pipelines.full import plan
 from pipelines.model import model_stage, model_uri
 from pipelines.samples import SAMPLES
@@ -304,14 +304,15 @@ def report(study: Study, tokens: Manifest, conditions: Sequence[Condition]) -> N
     """Writes the cells and the page, and prints the table."""
     generator, store = study.run.recipe.model.kind, study.run.store
     cells = [read_cell(store, require_built(each.piece(), store)) for each in conditions]
-    asked = study.sizes if generator in study.sources else ()
+    asked = study.sizes if any(cell.source == generator for cell in cells) else ()
     results = Results(caption(study, tokens), cells, [verdict(cells, generator, size) for size in asked])
-    uri = fs.join(store.uri, "augment", short(results_identity(conditions)))
+    name = short(results_identity(conditions))
+    uri = fs.join(store.uri, "augment", name)
     write_table(fs.join(uri, "cells.parquet"), table(cells))
     fs.write_bytes_atomic(fs.join(uri, "results.json"), (json.dumps(plain(results), indent=1) + "\n").encode())
-    # At the largest size, the nearest to the corpus itself.
-    found = results.verdicts[-1].says if results.verdicts else None
-    record(store, tokens, f"augment-{generator}", Experiment(section(results), generator, found))
+    if results.verdicts:
+        found = Experiment(section(results), generator_identity(study.run.recipe), findings(results))
+        record(store, tokens, f"augment-{name}", found)
     publish(page(results), fs.join(uri, "augment"))
     print(f"augment {fs.join(uri, 'augment.html')}")
 

@@ -20,7 +20,7 @@ from davam.augment import eda
 from davam.augment.causal import causal_lm
 from davam.augment.intervals import Interval, interval
 from davam.augment.measure import classifier_accuracy, lengthened
-from davam.augment.page import Results, page, plain, sentence
+from davam.augment.page import Results, findings, page, plain, sentence
 from davam.augment.rows import (
     Source,
     Texts,
@@ -56,6 +56,7 @@ from davam.data.schemas import check
 from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
 from davam.errors import ArtifactError, ConfigError, DataError
 from davam.evaluate.page import html, markdown
+from davam.evaluate.verdict import Finding
 from davam.recipe import load_recipe
 from pipelines.augment import (
     Condition,
@@ -260,7 +261,11 @@ def test_one_seed_says_so() -> None:
     one = [each for each in cells_of(davam=40, lstm_lm=45, repeat=48) if each.seed == 0]
     found = verdict(one, "davam", 100)
     assert (found.says, found.why) == (NO_DIFFERENCE, "one seed gives no interval; give --seeds 3 or more")
-    assert "| – |" in markdown(page(Results([], one, [found])))
+    results = Results([], one, [found])
+    assert "| – |" in markdown(page(results))
+    assert sentence(found).endswith("perplexity at ratio 1 against without -9.90; best ratio 1.")
+    assert json.loads(json.dumps(plain(results), allow_nan=False))["verdicts"][0]["difference"]["low"] is None
+    assert findings(results) == (Finding(100, 1, 1, NO_DIFFERENCE, sentence(found)),)
 
 
 class Tags(HTMLParser):
@@ -280,7 +285,7 @@ def test_pages_hold_every_condition_and_the_verdict() -> None:
     text, shown, values = markdown(page(results)), html(page(results)), plain(results)
     assert sentence(results.verdicts[0]) == (
         "davam on its own 100 sentences (same_data): helps; at ratio 1 lower than without, than repeated real text and "
-        "than lstm_lm; best ratio 1."
+        "than lstm_lm; perplexity at ratio 1 against without -9.97 (95% -10.11 to -9.82); best ratio 1."
     )
     assert sentence(results.verdicts[0]) in text
     assert "| 100 | same_data | davam | 1 | 3 | 42.37 | 36.23 to 48.50 | -9.97 | -10.11 to -9.82 |" in text
