@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from davam import config
 from davam.augment.causal import folder_sha256, require_folder
@@ -30,6 +31,7 @@ from davam.data.pieces import Piece
 from davam.errors import ArtifactError, ConfigError, DataError
 from davam.log import say
 from davam.recipe import Recipe
+from davam.sampling import ANCESTRAL_SAMPLING
 from davam.train.stages import check_enough
 from pipelines.conditions import (
     TEXTS,
@@ -82,6 +84,13 @@ class Generator:
     identity: str
     recipe: Recipe | None
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How a recipe's sentences are drawn, where that is not as its model has them."""
+        if self.recipe is None or self.recipe.samples.sampling == ANCESTRAL_SAMPLING:
+            return {}
+        return {"sampling": self.recipe.samples.sampling.model_dump(mode="json")}
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -111,6 +120,8 @@ class Condition:
             "model": lm.model.model_dump(),
             "stage_one": lm.stage_one.model_dump(),
         }
+        if self.generator is not None:
+            recipe |= self.generator.sampling
         make = partial(
             measure,
             setting=self.setting,
@@ -279,11 +290,13 @@ def texts_piece(study: Study, condition: Condition, uris: Mapping[str, str]) -> 
     assert condition.generator is not None
     setting, most = condition.setting, max(study.ratios)
     recipe = {"seed": setting.lm.seed, "max_tokens": setting.lm.data.max_tokens, "ratio": most}
-    inputs = condition.inputs
-    if condition.generator.recipe is None:
+    inputs, given = condition.inputs, condition.generator.recipe
+    if given is None:
         write = partial(write_on, setting=setting, folder=str(study.causal_lm), ratio=most)
     else:
-        write = partial(sample, setting=setting, model_uri=uris[condition.generator.identity], ratio=most)
+        recipe |= condition.generator.sampling
+        model, sampling = uris[condition.generator.identity], given.samples.sampling
+        write = partial(sample, setting=setting, model_uri=model, sampling=sampling, ratio=most)
     return Piece(TEXTS_STAGE, VERSION, recipe, inputs, write)
 
 
@@ -327,7 +340,8 @@ def caption(study: Study, tokens: Manifest) -> list[str]:
         f"{datetime.now(UTC):%Y-%m-%d}, `python pipelines/augment.py {shlex.join(study.run.arguments)}`",
         f"`{SAME_DATA}`: the generator has seen the same real sentences as the language model, and no others. "
         f"`{PRETRAINED}`: it was trained on all {split_rows(tokens, 'train'):,} training sentences, which a person "
-        "with so few does not have; it is shown for comparison.",
+        "with so few does not have; it is shown for comparison. There one generator serves all seeds, so its intervals "
+        "leave out what another training of the generator would change.",
         f"Judged on all {split_rows(tokens, 'test'):,} real test sentences by `ppl_exact` of an LSTM language model "
         f"(seed {study.seeds[0]} to {study.seeds[-1]}); its epoch is chosen on real validation sentences, "
         f"{VALID_SHARE:.0%} of the size. One vocabulary for all, that of the large corpus' training split "

@@ -58,6 +58,8 @@ from davam.errors import ArtifactError, ConfigError, DataError
 from davam.evaluate.page import html, markdown
 from davam.evaluate.verdict import Finding
 from davam.recipe import load_recipe
+from davam.sampling import Sampling
+from pipelines import augment, conditions
 from pipelines.augment import (
     Condition,
     Generator,
@@ -66,6 +68,7 @@ from pipelines.augment import (
     parsed,
     results_identity,
     study_of,
+    texts_piece,
 )
 from pipelines.conditions import Setting
 from tests.small import adamw
@@ -465,6 +468,50 @@ def test_rows_of_a_table_keep_their_order() -> None:
     cells = cells_of(davam=40)
     assert isinstance(table(cells), pa.Table)
     assert table(cells)["source"].to_pylist() == [each.source for each in cells]
+
+
+def sampled(*overrides: str) -> Condition:
+    """A cell of sentences that a recipe's generator draws."""
+    recipe = load_recipe(["recommended", "tiny"], list(overrides))
+    return dataclasses.replace(condition(), generator=Generator("g", recipe))
+
+
+def test_sentences_are_drawn_as_the_recipe_says() -> None:
+    warm, asis = sampled("samples.sampling.decoder.temperature=0.7"), sampled()
+    study, uris = study_of(options()), {"g": "/model"}
+    texts = [texts_piece(study, each, uris) for each in (warm, asis)]
+    assert [each.make.keywords["sampling"].decoder.temperature for each in texts] == [0.7, 1.0]
+    assert texts[0].fingerprint != texts[1].fingerprint
+    assert warm.piece().fingerprint != asis.piece().fingerprint == condition().piece().fingerprint
+
+
+def test_samples_of_a_model_follow_the_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model:
+        """Says how it was asked."""
+
+        def sample_ids(self, ids: Sequence[int], *, seed: int, sampling: Sampling) -> Texts:
+            return Texts([f"a{' a' * (sampling.min_length - 1)}"] * len(ids))
+
+    class Room:
+        """A budget of ten tokens."""
+
+        encode = staticmethod(ENCODE)
+
+        def budget_tokens(self, ratio: float) -> int:
+            return 10
+
+    monkeypatch.setattr(conditions.api, "load", lambda uri: Model())
+    monkeypatch.setattr(Setting, "ground", lambda self: Room())
+    tmp_path.mkdir(exist_ok=True)
+    conditions.sample(str(tmp_path), condition().setting, "/model", Sampling(min_length=4), 1.0)
+    assert read_texts(str(tmp_path / "texts.jsonl")).texts == ["a a a a"] * 2
+
+
+def test_the_caption_says_what_the_intervals_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "read_tokenizer", lambda store, tokens: TOKENIZER)
+    monkeypatch.setattr(augment, "split_rows", lambda tokens, split: 9)
+    tokens = Manifest("tokens", "f", 1, "a", "", {}, {}, (), {}, {}, {})
+    assert "There one generator serves all seeds" in augment.caption(study_of(options()), tokens)[1]
 
 
 def condition(tokens: str = "t", subset: str = "s", generator: str = "g", *overrides: str) -> Condition:
