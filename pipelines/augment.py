@@ -11,6 +11,7 @@ not trained again, and the same command goes on where it was stopped.
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ from davam.errors import ArtifactError, ConfigError, DataError
 from davam.log import say
 from davam.recipe import Recipe
 from davam.sampling import ANCESTRAL_SAMPLING
+from davam.schedules import schedules, training_of
 from davam.train.stages import check_enough
 from pipelines.conditions import (
     TEXTS,
@@ -253,9 +255,14 @@ def generator_of(study: Study, source: str, setting: Setting | None) -> Generato
 
 
 def for_few_rows(recipe: Recipe, rows: int, least_steps: int) -> Recipe:
-    """The recipe with as many epochs of every training as make so many steps on so few rows."""
-    longer = {name: lengthened(each, rows, least_steps) for name, each in recipe.trainings.items()}
-    return recipe.model_copy(update=longer)
+    """The recipe with as many epochs of every training as make so many steps on so few rows; what is counted in epochs
+    of a training grows with it, and never by a larger share."""
+    longer = {name: lengthened(each, rows, least_steps).epochs for name, each in recipe.trainings.items()}
+    changes = [f"{name}.epochs={epochs}" for name, epochs in longer.items()]
+    for key, epochs in schedules(recipe).items():
+        name = training_of(key)
+        changes.append(f"{key}={math.floor(epochs * longer[name] / recipe.trainings[name].epochs)}")
+    return config.validate(Recipe, config.merge([recipe.plain()], changes))
 
 
 def train(study: Study, missing: Sequence[Condition]) -> None:

@@ -64,6 +64,7 @@ from pipelines.augment import (
     Condition,
     Generator,
     check_sizes,
+    for_few_rows,
     language_model_recipe,
     parsed,
     results_identity,
@@ -329,6 +330,20 @@ def test_few_rows_get_more_epochs() -> None:
     assert lengthened(adamw(3, 32), 320, 1000).epochs == 100
     assert lengthened(adamw(3, 32), 330, 1000).epochs == 91
     assert lengthened(adamw(3, 32), 320, 0).epochs == 3
+
+
+def test_what_is_counted_in_epochs_grows_with_them() -> None:
+    recipe = load_recipe(["recommended", "tiny"], ["model.beta_ramp_epochs=2"])
+    # 16 steps an epoch of 1,000 rows: 63 epochs instead of 7 make 1,000 steps.
+    longer = for_few_rows(recipe, 1000, 1000)
+    assert (longer.stage_one.epochs, longer.stage_two.epochs) == (63, 63)
+    assert (longer.model.continuous_epochs, longer.model.beta_ramp_epochs) == (9, 18)
+    warm = for_few_rows(load_recipe(["vae", "anneal", "tiny"]), 100, 10_000)
+    before = load_recipe(["vae", "anneal", "tiny"])
+    assert warm.model.kl.warmup_epochs / before.model.kl.warmup_epochs == pytest.approx(
+        warm.stage_one.epochs / before.stage_one.epochs, rel=0.01
+    )
+    assert for_few_rows(recipe, 1_000_000, 1000) == recipe
 
 
 @pytest.fixture(scope="module")
