@@ -1,8 +1,8 @@
 """The paper's Tables III, IV and V, and the trade of fluency for diversity, for rows of Table II on any corpus.
 
 python pipelines/text_tables.py --preset tiny --rows davam_512 --epochs 4
-python pipelines/text_tables.py --preset snli --rows lstm_lm,vae_attn,gavam,davam_128,davam_512 --epochs 6 \
-    --judge gpt2 data.root=path/to/snli
+python pipelines/text_tables.py --preset snli --rows lstm_lm,vae_pretraining_fbp,vae_attn,gavam,davam_128,davam_512 \
+    --epochs 6 --judge gpt2 data.root=path/to/snli
 
 The models are those of `table_two.py` with the same options and the same store; those that are not there are trained.
 The judge of fluency is a language model of the corpus's validation split, or the one that --judge names.
@@ -35,6 +35,7 @@ from davam.evaluate.text_tables import (
     report_sections,
     to_json,
 )
+from davam.families import is_language_model
 from davam.log import say
 from davam.recipe import load_recipe
 from pipelines.draws import JudgeSource, draws_stage, judged_stage, real_stage
@@ -48,7 +49,6 @@ from pipelines.tokens import TOKENS
 OWN_JUDGE = "own"
 LENGTHS = (10, 20, 30, 40, 50)  # the paper's
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
-SWEPT = ("lstm_lm", "transformer_lm", "davam", "davam_q")  # families whose prior and decoder have one temperature
 # Overrides that the judge follows as well: of the text, not of a row's model.
 OF_THE_TEXT = ("data.", "tokenizer.", "seed=", "corpus=")
 
@@ -116,8 +116,9 @@ def require_settings(options: argparse.Namespace, row: Row) -> tuple[int, ...]:
 
 
 def settings_of(row: Row | None, lengths: Sequence[int], options: argparse.Namespace) -> list[Setting]:
-    """Every length, and the temperatures: those of the sweep, or 1 alone for real text and for families without one."""
-    swept = row is not None and row.run.recipe.model.kind in SWEPT
+    """Every length, and the temperatures: those of the sweep for families with codes and for language models, 1 alone
+    for all others and for real text."""
+    swept = row is not None and (row.run.recipe.discrete or is_language_model(row.run.recipe.model))
     temperatures = sorted({*options.temperatures, 1.0}) if swept else [1.0]
     fixed = [Setting("length", length, options.sentences) for length in lengths]
     return fixed + [Setting("temperature", value, options.curve_sentences) for value in temperatures]
@@ -201,7 +202,7 @@ def judge_text(name: str) -> str:
 
 def parsed(given: Sequence[str]) -> argparse.Namespace:
     """The options of a command line."""
-    options = row_parser("text_tables", __doc__, "vae_attn,gavam,davam_128,davam_512")
+    options = row_parser("text_tables", __doc__, "vae_pretraining_fbp,vae_attn,gavam,davam_128,davam_512")
     options.add_argument(
         "--judge",
         default=OWN_JUDGE,
