@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davam.augment import eda
+from davam.augment import causal, eda
 from davam.augment.causal import causal_lm
 from davam.augment.intervals import Interval, interval
 from davam.augment.measure import classifier_accuracy, lengthened
@@ -346,22 +346,58 @@ def test_what_is_counted_in_epochs_grows_with_them() -> None:
     assert for_few_rows(recipe, 1_000_000, 1000) == recipe
 
 
-@pytest.fixture(scope="module")
-def causal_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+def write_causal_lm(folder: Path, kind: str = "gpt2", **sizes: int) -> str:
     """A causal model with random weights, as transformers saves it."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("causal")
     words = {word: number for number, word in enumerate(["<end>", "\n", *"abcde"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<end>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=len(words), n_positions=128, n_embd=8, n_layer=1, n_head=2)
-    GPT2LMHeadModel(config).save_pretrained(folder)
+    config = AutoConfig.for_model(kind, vocab_size=len(words), **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def causal_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_causal_lm(tmp_path_factory.mktemp("causal"), n_positions=128, n_embd=8, n_layer=1, n_head=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("bloom", {"hidden_size": 8, "n_layer": 1, "n_head": 2}),
+        ("mpt", {"d_model": 8, "n_layers": 1, "n_heads": 2, "max_seq_len": 80}),
+        ("mamba", {"hidden_size": 8, "num_hidden_layers": 1, "state_size": 4}),
+    ],
+)
+def test_models_without_a_table_of_positions_write_lines(tmp_path: Path, kind: str, sizes: dict[str, int]) -> None:
+    lines = causal_lm(write_causal_lm(tmp_path, kind, **sizes), REAL_TEXTS, 1)(range(20)).texts
+    assert {word for line in lines for word in line.split()} == set("abcde")
+    assert lines == causal_lm(str(tmp_path), REAL_TEXTS, 1)(range(20)).texts
+
+
+def test_a_cache_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_causal_lm(tmp_path, "mamba", hidden_size=8, num_hidden_layers=1, state_size=4)
+    lines = causal_lm(folder, REAL_TEXTS, 1)(range(20)).texts
+    monkeypatch.setattr(causal, "CACHES", ())
+    assert causal_lm(folder, REAL_TEXTS, 1)(range(20)).texts == lines
+
+
+def test_a_prompt_is_cut_to_what_the_model_reads(tmp_path: Path) -> None:
+    folder = write_causal_lm(tmp_path, n_positions=65, n_embd=8, n_layer=1, n_head=2)
+    assert len(causal_lm(folder, REAL_TEXTS, 1)(range(5)).texts) == 5
+    small = write_causal_lm(tmp_path, n_positions=64, n_embd=8, n_layer=1, n_head=2)
+    with pytest.raises(ConfigError) as caught:
+        causal_lm(small, REAL_TEXTS, 1)
+    assert str(caught.value) == (
+        f"--causal-lm {small}: the model reads 64 tokens, and a line may have 64 after a prompt; give a model that "
+        "reads more than 64"
+    )
 
 
 def test_a_causal_model_writes_lines_by_seed_and_row(causal_folder: str) -> None:
