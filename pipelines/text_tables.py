@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow.compute as pc
 
 from davam.api import load_judge
@@ -38,7 +39,7 @@ from davam.evaluate.text_tables import (
 from davam.families import is_language_model
 from davam.log import say
 from davam.recipe import load_recipe
-from pipelines.draws import JudgeSource, draws_stage, judged_stage, real_stage
+from pipelines.draws import JudgeSource, draws_stage, judged_stage, real_places, real_stage
 from pipelines.evaluate import EVALUATE
 from pipelines.experiments import Experiment, publish, record
 from pipelines.judge import JUDGE
@@ -151,19 +152,22 @@ def points_of(run: Run, texts: Stage, judge: JudgeSource, settings: Sequence[Set
     run_stage(texts, run)
     order = [("setting", "ascending"), ("id", "ascending")]
     table = run.store.read_table(run_stage(judged_stage(texts, judge), run), "judged/1").sort_by(order)
-    real_texts = held_out_texts(run)
+    real_texts = real_texts_beside(run, settings)
     points = []
     for number, setting in enumerate(settings):
         part = table.filter(pc.equal(table["setting"], number))
         costs = Costs(part["nats"].to_numpy(), part["tokens"].to_numpy())
-        points.append(measured(setting, part["text"].to_pylist(), costs, real_texts))
+        points.append(measured(setting, part["text"].to_pylist(), costs, real_texts[number]))
     return points
 
 
-def held_out_texts(run: Run) -> list[str]:
-    """All sentences of the test split."""
+def real_texts_beside(run: Run, settings: Sequence[Setting]) -> list[list[str]]:
+    """For each setting the test texts that do not stand for real text there: no row, real text neither, has been drawn
+    from the very words that it is to cover."""
     tokens = require(TOKENS, run, EVALUATE)
-    return run.store.read_table(tokens, "tokens/1", split="test", columns=["text"])["text"].to_pylist()
+    test = run.store.read_table(tokens, "tokens/1", split="test", columns=["id", "length", "text"]).sort_by("id")
+    length_N, texts = test["length"].to_numpy() - 1, np.asarray(test["text"].to_pylist(), dtype=object)
+    return [np.delete(texts, real_places(length_N, setting)).tolist() for setting in settings]
 
 
 def caption(options: argparse.Namespace, rows: Sequence[Row], judge: JudgeSource, lengths: Sequence[int]) -> list[str]:

@@ -240,7 +240,8 @@ def _diversity(tables: TextTables) -> PageTable:
     notes = [
         "Ent, in nats, Dist-1 and Dist-2 are of all texts of a line as one list of words. They grow or fall with the "
         "number of words, so lines compare at one length and one number of texts.",
-        "The vocabulary covered is that of the whole test split: its different words, and all its words.",
+        "The vocabulary covered is that of the test texts that are not in the line of real text of that length: their "
+        "different words, and all their words.",
     ]
     return PageTable(columns, [*rows, *_not_run(tables, len(columns))], "Table V: diversity by length", notes)
 

@@ -3,11 +3,15 @@
 import argparse
 import json
 import math
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from davam.data.artifacts import write_table
+from davam.data.schemas import SCHEMAS
 from davam.errors import ArtifactError, ConfigError
 from davam.evaluate.judge import Costs
 from davam.evaluate.page import html, markdown
@@ -29,10 +33,19 @@ from davam.evaluate.text_tables import (
 )
 from davam.families import family_of
 from davam.recipe import load_recipe
-from pipelines.draws import sampling_of
+from pipelines.draws import real_stage, sampling_of
 from pipelines.judge import JUDGE
+from pipelines.stage import require
 from pipelines.table_two import ROWS, open_row
-from pipelines.text_tables import judge_source, open_judge, parsed, require_settings, settings_of
+from pipelines.text_tables import (
+    judge_source,
+    open_judge,
+    parsed,
+    real_texts_beside,
+    require_settings,
+    settings_of,
+)
+from pipelines.tokens import TOKENS
 
 HOSTILE = "<script>a</script> | b"
 
@@ -179,6 +192,24 @@ class TestSettings:
             with pytest.raises(ConfigError) as caught:
                 require_settings(options(*given), row)
             assert str(caught.value) == message
+
+    def test_real_text_covers_texts_that_it_was_not_drawn_from(self, tmp_path: Path) -> None:
+        run = open_row("vae", parsed(["--store", str(tmp_path)])).run
+        attempt = run.store.new_attempt("tokens", TOKENS.fingerprint(run.recipe))
+        texts = [f"word{place}" for place in range(6)]
+        columns = {"id": range(6), "tokens": [[4, 2]] * 6, "length": [2, 3, 2, 3, 2, 3], "text": texts}
+        write_table(f"{attempt.uri}/split=test/a.parquet", pa.table(columns).cast(SCHEMAS["tokens/1"]))
+        run.store.commit(attempt, version=1, recipe={}, inputs={}, counts={}, metrics={}, provenance={})
+        settings = [Setting("length", 2, 2), Setting("temperature", 1.0, 3), Setting("temperature", 0.5, 3)]
+        beside = real_texts_beside(run, settings)
+        assert beside[0] == ["word0", "word2", "word4", "word5"]
+        assert beside[1] == beside[2] == ["word1", "word3", "word5"]
+        real = run.store.new_attempt("real", "f" * 64)
+        real_stage(settings).build(run, {"tokens": require(TOKENS, run, JUDGE)}, real)
+        drawn = real.read_table("draws/1").to_pylist()
+        for number, others in enumerate(beside):
+            taken = [row["text"] for row in drawn if row["setting"] == number]
+            assert sorted([*taken, *others]) == texts
 
     def test_temperature_one_is_always_there_and_alone_without_a_sweep(self) -> None:
         given = options("--temperatures", "0.5", "--curve-sentences", "7", "--sentences", "3")
