@@ -65,6 +65,7 @@ MEANINGS = {
     "words_per_code_mean": ("words", "different words per used code"),
     "words_per_code_max": ("words", "different words of the broadest code"),
     "free_running_accuracy": ("share", "tokens right in their place when the decoder runs free on the true codes"),
+    "free_running_bleu": ("0 to 1", "BLEU-4 of the rebuilt sentences: a word too many does not spoil the rest"),
     "free_running_exact": ("share", "sentences rebuilt exactly, running free"),
     "sample_entropy_nats": ("nats", "entropy of the samples' words"),
     "sample_dist_1": ("share", "different words over words, all samples as one list"),
