@@ -16,6 +16,9 @@ from yaml import YAMLError
 
 from davam.errors import ConfigError
 
+ELSEWHERE_CUTOFF = 0.75  # of the likeness of a key of another block, which is further than one of its own
+MOST_MEANT = 3  # keys of one name that are suggested
+
 
 class Frozen(BaseModel):
     """Base of every schema: no unknown keys, no numbers that JSON cannot hold, no changes after validation."""
@@ -142,8 +145,7 @@ def _explain(schema: type[Frozen], values: Mapping[str, Any], item: Any) -> str:
     path = _config_path(values, item["loc"])
     key = ".".join(path)
     if item["type"] == "extra_forbidden":
-        near = _nearest(path[-1], _known_keys(schema, values, path[:-1]))
-        return f"{key}: unknown key{near}"
+        return f"{key}: unknown key{_meant(schema, values, path)}"
     if item["type"] == "union_tag_not_found":
         key = f"{key}.kind"
     if item["type"] in ("missing", "union_tag_not_found"):
@@ -154,6 +156,30 @@ def _explain(schema: type[Frozen], values: Mapping[str, Any], item: Any) -> str:
     if item["type"] == "value_error":
         return f"{key}: {message}" if key else message
     return f"{key}={item['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _meant(schema: type[Frozen], values: Mapping[str, Any], path: Sequence[str]) -> str:
+    """The keys of that very name elsewhere; else the nearest key of the same block; else those nearest elsewhere."""
+    elsewhere: dict[str, list[str]] = {}
+    for key in _schema_leaves(schema, values):
+        elsewhere.setdefault(key.rpartition(".")[2], []).append(key)
+    near = None if path[-1] in elsewhere else _nearest(path[-1], _known_keys(schema, values, path[:-1]))
+    if near:
+        return near
+    names = difflib.get_close_matches(path[-1], list(elsewhere), n=1, cutoff=ELSEWHERE_CUTOFF)
+    keys = elsewhere[names[0]][:MOST_MEANT] if names else []
+    return f"; did you mean {' or '.join(keys)}?" if keys else ""
+
+
+def _schema_leaves(schema: Any, values: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of everything that can be set, in the blocks of these values."""
+    for name, field in schema.model_fields.items():
+        members, below = list(_members(field.annotation)), values.get(name, field.default)
+        if not members:
+            yield f"{prefix}{name}"
+        elif below is not None:
+            below = below if isinstance(below, Mapping) else {}
+            yield from _schema_leaves(_member(members, below), below, f"{prefix}{name}.")
 
 
 def _config_path(values: Any, location: Sequence[str | int]) -> list[str]:
@@ -171,9 +197,14 @@ def _known_keys(schema: Any, values: Any, path: Sequence[str]) -> list[str]:
     for part in path:
         members = list(_members(schema.model_fields[part].annotation))
         values = values.get(part, {})
-        kind = values.get("kind")
-        schema = next((m for m in members if "kind" in m.model_fields and _is_kind(m, kind)), members[0])
+        schema = _member(members, values)
     return list(schema.model_fields)
+
+
+def _member(members: Sequence[Any], values: Mapping[str, Any]) -> Any:
+    """The member of a union that the values choose by their kind, or the first."""
+    kind = values.get("kind")
+    return next((m for m in members if "kind" in m.model_fields and _is_kind(m, kind)), members[0])
 
 
 def _members(annotation: Any) -> Iterator[Any]:
@@ -184,5 +215,5 @@ def _members(annotation: Any) -> Iterator[Any]:
         yield from _members(argument)
 
 
-def _is_kind(schema: Any, kind: str) -> bool:
+def _is_kind(schema: Any, kind: Any) -> bool:
     return kind in get_args(schema.model_fields["kind"].annotation)

@@ -11,25 +11,29 @@ not trained again, and the same command goes on where it was stopped.
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from davam import config
 from davam.augment.causal import folder_sha256, require_folder
 from davam.augment.measure import lengthened
-from davam.augment.page import Results, page, plain, section
+from davam.augment.page import Results, findings, page, plain, section
 from davam.augment.rows import VALID_SHARE
-from davam.augment.study import CAUSAL_LM, EDA, LSTM_LM, PRETRAINED, REAL, REPEAT, SAME_DATA, Cell, table, verdict
+from davam.augment.study import CAUSAL_LM, EDA, LSTM_LM, PRETRAINED, REAL, REPEAT, SAME_DATA, table, verdict
 from davam.data import fs
 from davam.data.artifacts import Manifest, Store, fingerprint, short, write_table
 from davam.data.pieces import Piece
 from davam.errors import ArtifactError, ConfigError, DataError
 from davam.log import say
 from davam.recipe import Recipe
+from davam.sampling import ANCESTRAL_SAMPLING
+from davam.schedules import schedules, training_of
 from davam.train.stages import check_enough, check_words
 from pipelines.conditions import (
     TEXTS,
@@ -42,7 +46,7 @@ from pipelines.conditions import (
     write_on,
 )
 from pipelines.data import read_tokenizer, split_rows
-from pipelines.experiments import Experiment, publish, record
+from pipelines.experiments import Experiment, generator_identity, publish, record
 from pipelines.full import plan
 from pipelines.model import model_stage, model_uri
 from pipelines.samples import SAMPLES
@@ -82,6 +86,13 @@ class Generator:
     identity: str
     recipe: Recipe | None
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How a recipe's sentences are drawn, where that is not as its model has them."""
+        if self.recipe is None or self.recipe.samples.sampling == ANCESTRAL_SAMPLING:
+            return {}
+        return {"sampling": self.recipe.samples.sampling.model_dump(mode="json")}
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -111,6 +122,8 @@ class Condition:
             "model": lm.model.model_dump(),
             "stage_one": lm.stage_one.model_dump(),
         }
+        if self.generator is not None:
+            recipe |= self.generator.sampling
         make = partial(
             measure,
             setting=self.setting,
@@ -138,7 +151,7 @@ def augment(options: argparse.Namespace) -> None:
     say(f"{CELL_STAGE:<10}  {len(conditions) - len(missing)} of {len(conditions)} are there")
     if missing:
         train(study, missing)
-    report(study, tokens, [read_cell(store, require_built(each.piece(), store)) for each in conditions])
+    report(study, tokens, conditions)
 
 
 def study_of(options: argparse.Namespace) -> Study:
@@ -243,9 +256,14 @@ def generator_of(study: Study, source: str, setting: Setting | None) -> Generato
 
 
 def for_few_rows(recipe: Recipe, rows: int, least_steps: int) -> Recipe:
-    """The recipe with as many epochs of every training as make so many steps on so few rows."""
-    longer = {name: lengthened(each, rows, least_steps) for name, each in recipe.trainings.items()}
-    return recipe.model_copy(update=longer)
+    """The recipe with as many epochs of every training as make so many steps on so few rows; what is counted in epochs
+    of a training grows with it, and never by a larger share."""
+    longer = {name: lengthened(each, rows, least_steps).epochs for name, each in recipe.trainings.items()}
+    changes = [f"{name}.epochs={epochs}" for name, epochs in longer.items()]
+    for key, epochs in schedules(recipe).items():
+        name = training_of(key)
+        changes.append(f"{key}={math.floor(epochs * longer[name] / recipe.trainings[name].epochs)}")
+    return config.validate(Recipe, config.merge([recipe.plain()], changes))
 
 
 def train(study: Study, missing: Sequence[Condition]) -> None:
@@ -280,11 +298,13 @@ def texts_piece(study: Study, condition: Condition, uris: Mapping[str, str]) -> 
     assert condition.generator is not None
     setting, most = condition.setting, max(study.ratios)
     recipe = {"seed": setting.lm.seed, "max_tokens": setting.lm.data.max_tokens, "ratio": most}
-    inputs = condition.inputs
-    if condition.generator.recipe is None:
+    inputs, given = condition.inputs, condition.generator.recipe
+    if given is None:
         write = partial(write_on, setting=setting, folder=str(study.causal_lm), ratio=most)
     else:
-        write = partial(sample, setting=setting, model_uri=uris[condition.generator.identity], ratio=most)
+        recipe |= condition.generator.sampling
+        model, sampling = uris[condition.generator.identity], given.samples.sampling
+        write = partial(sample, setting=setting, model_uri=model, sampling=sampling, ratio=most)
     return Piece(TEXTS_STAGE, VERSION, recipe, inputs, write)
 
 
@@ -296,18 +316,24 @@ def require_built(piece: Piece, store: Store) -> Manifest:
     return found
 
 
-def report(study: Study, tokens: Manifest, cells: Sequence[Cell]) -> None:
+def results_identity(conditions: Sequence[Condition]) -> str:
+    """The fingerprint of an experiment: that of all its cells, so of corpora, recipes and seeds as well."""
+    return fingerprint("augment", VERSION, {"cells": [each.piece().fingerprint for each in conditions]}, {})
+
+
+def report(study: Study, tokens: Manifest, conditions: Sequence[Condition]) -> None:
     """Writes the cells and the page, and prints the table."""
-    generator = study.run.recipe.model.kind
-    asked = study.sizes if generator in study.sources else ()
+    generator, store = study.run.recipe.model.kind, study.run.store
+    cells = [read_cell(store, require_built(each.piece(), store)) for each in conditions]
+    asked = study.sizes if any(cell.source == generator for cell in cells) else ()
     results = Results(caption(study, tokens), cells, [verdict(cells, generator, size) for size in asked])
-    identity = fingerprint("augment", VERSION, {"cells": [list(each.condition) for each in cells]}, {})
-    uri = fs.join(study.run.store.uri, "augment", short(identity))
+    name = short(results_identity(conditions))
+    uri = fs.join(store.uri, "augment", name)
     write_table(fs.join(uri, "cells.parquet"), table(cells))
     fs.write_bytes_atomic(fs.join(uri, "results.json"), (json.dumps(plain(results), indent=1) + "\n").encode())
-    # At the largest size, the nearest to the corpus itself.
-    found = results.verdicts[-1].says if results.verdicts else None
-    record(study.run.store, tokens, f"augment-{generator}", Experiment(section(results), generator, found))
+    if results.verdicts:
+        found = Experiment(section(results), generator_identity(study.run.recipe), findings(results))
+        record(store, tokens, f"augment-{name}", found)
     publish(page(results), fs.join(uri, "augment"))
     print(f"augment {fs.join(uri, 'augment.html')}")
 
@@ -322,7 +348,8 @@ def caption(study: Study, tokens: Manifest) -> list[str]:
         f"{datetime.now(UTC):%Y-%m-%d}, `python pipelines/augment.py {shlex.join(study.run.arguments)}`",
         f"`{SAME_DATA}`: the generator has seen the same real sentences as the language model, and no others. "
         f"`{PRETRAINED}`: it was trained on all {split_rows(tokens, 'train'):,} training sentences, which a person "
-        "with so few does not have; it is shown for comparison.",
+        "with so few does not have; it is shown for comparison. There one generator serves all seeds, so its intervals "
+        "leave out what another training of the generator would change.",
         f"Judged on all {split_rows(tokens, 'test'):,} real test sentences by `ppl_exact` of an LSTM language model "
         f"(seed {study.seeds[0]} to {study.seeds[-1]}); its epoch is chosen on real validation sentences, "
         f"{VALID_SHARE:.0%} of the size. One vocabulary for all, that of the large corpus' training split "

@@ -27,6 +27,7 @@ from davam.data import fs
 from davam.data.artifacts import Attempt, Manifest, Store
 from davam.data.source import SPLITS
 from davam.recipe import FileData, Recipe
+from davam.sampling import Sampling
 from pipelines.data import read_labels, read_tokenizer
 from pipelines.stage import Built, Run, Stage
 
@@ -109,12 +110,12 @@ def texts_of(store: str, tokens: Manifest, split: str) -> Texts:
     return Texts(texts, Store(store).read_table(tokens, "labels/1", split=split).sort_by("id")["label"].to_pylist())
 
 
-def sample(attempt_uri: str, setting: Setting, model_uri: str, ratio: float) -> dict[str, float]:
+def sample(attempt_uri: str, setting: Setting, model_uri: str, sampling: Sampling, ratio: float) -> dict[str, float]:
     """Writes sentences of a trained model as many as the ratio takes."""
     model, seed = api.load(model_uri), setting.lm.seed
 
     def sampled(rows: Sequence[int]) -> Texts:
-        samples = model.sample_ids(rows, seed=seed)
+        samples = model.sample_ids(rows, seed=seed, sampling=sampling)
         return Texts(samples.texts, samples.labels)
 
     return _write_drawn(attempt_uri, setting, sampled, ratio)

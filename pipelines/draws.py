@@ -78,9 +78,7 @@ def real_stage(settings: Sequence[Setting]) -> Stage:
         length_N = test["length"].to_numpy() - 1  # without the end
         parts = [SCHEMAS["draws/1"].empty_table()]
         for number, setting in enumerate(settings):
-            fit_N = length_N == setting.value if setting.kind == "length" else np.full(len(length_N), True)
-            places = np.flatnonzero(fit_N)
-            taken = test.take(places[evenly(len(places), setting.sentences)])
+            taken = test.take(real_places(length_N, setting))
             numbered = {"setting": [number] * len(taken), "id": taken["id"], "text": taken["text"]}
             parts.append(pa.table(numbered).cast(SCHEMAS["draws/1"]))
         table = pa.concat_tables(parts)
@@ -88,6 +86,13 @@ def real_stage(settings: Sequence[Setting]) -> Stage:
         return Built({"rows": table.num_rows})
 
     return Stage("real", 1, lambda recipe: (TOKENS,), uses, build)
+
+
+def real_places(length_N: np.ndarray, setting: Setting) -> np.ndarray:
+    """The places of the test texts, of so many tokens without the end each, that stand for real text at the setting."""
+    fit_N = length_N == setting.value if setting.kind == "length" else np.full(len(length_N), True)
+    places = np.flatnonzero(fit_N)
+    return places[evenly(len(places), setting.sentences)]
 
 
 def judged_stage(texts: Stage, judge: JudgeSource) -> Stage:

@@ -11,21 +11,32 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 
 from davam.data import fs
-from davam.data.artifacts import Manifest, Store, short
+from davam.data.artifacts import Manifest, Store, fingerprint, short
 from davam.errors import ArtifactError
 from davam.evaluate.page import Page, html, markdown
 from davam.evaluate.report import Section
-from davam.evaluate.verdict import Usefulness
+from davam.evaluate.verdict import Finding
 from davam.log import say
+from davam.recipe import TRAININGS, Recipe
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A section of the report and, of the experiment on augmentation, what it found for the text of which family."""
+    """A section of the report and, of the experiment on augmentation, what it found at each size for the text of which
+    generator."""
 
     section: Section
-    family: str = ""
-    usefulness: Usefulness | None = None
+    generator: str = ""
+    findings: tuple[Finding, ...] = ()
+
+
+def generator_identity(recipe: Recipe) -> str:
+    """The fingerprint of what makes the recipe's text, whatever it learns from: the model, its trainings and its prior,
+    and how its samples are drawn; neither data nor seed."""
+    kept = {"model", "warm_start", "prior", *TRAININGS}
+    settings = {name: value for name, value in recipe.plain().items() if name in kept}
+    sampling = recipe.samples.sampling.model_dump(mode="json")
+    return fingerprint("generator", 1, settings | {"sampling": sampling}, {})
 
 
 def record(store: Store, tokens: Manifest, name: str, experiment: Experiment) -> None:

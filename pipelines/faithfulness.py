@@ -1,9 +1,12 @@
-"""Stage `faithfulness`: what the samples repeat of the training text, the way from text to text through the latents,
-and what each code stands for."""
+"""Stage `faithfulness`: what the samples repeat of the training text, what reconstructions keep of theirs, the way from
+text to text through the latents, and what each code stands for."""
 
 import dataclasses
 import sys
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from davam import api
 from davam.data import fs
@@ -11,13 +14,14 @@ from davam.data.artifacts import Attempt, Manifest
 from davam.data.tokenizer import EOS_ID, TextTokenizer
 from davam.evaluate import metrics
 from davam.evaluate.code_browser import CodeEntry, browse_codes
-from davam.evaluate.faithfulness import Faithfulness, Interpolation, nearest_of, to_json
+from davam.evaluate.faithfulness import Faithfulness, Interpolation, corpus_bleu, nearest_of, to_json
 from davam.families import has_code_a_word
 from davam.generation.held_out import CopyRates, copy_rates_of
 from davam.generation.training_text import TrainingText
 from davam.quality.checks import Filters
 from davam.recipe import Recipe
 from pipelines.codes import CODES
+from pipelines.evaluate import EVALUATE
 from pipelines.model import model_stage, model_uri
 from pipelines.samples import SAMPLES
 from pipelines.stage import Built, Run, Stage, main
@@ -43,7 +47,16 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     fs.write_bytes_atomic(fs.join(attempt.uri, "faithfulness.json"), to_json(found))
     rates = _named("sample", copy_rates_of(text.index, sample_rows, sample_texts, Filters()))
     rates |= _named("test", copy_rates_of(text.index, test_rows, test_texts, Filters()))
-    return Built({"rows": len(ids)}, rates | real_measures(test_texts, len(ids)))
+    scores = run.store.read_table(inputs["evaluate"], "scores/2", columns=["text", "reconstruction", "num_latents"])
+    return Built({"rows": len(ids)}, rates | real_measures(test_texts, len(ids)) | reconstruction_measures(scores))
+
+
+def reconstruction_measures(scores: pa.Table) -> dict[str, float]:
+    """BLEU of the test sentences' greedy reconstructions; nothing of a family that has no latents to rebuild from."""
+    rebuilt = scores.filter(pc.greater(scores["num_latents"], 0))
+    if not len(rebuilt):
+        return {}
+    return {"free_running_bleu": corpus_bleu(rebuilt["reconstruction"].to_pylist(), rebuilt["text"].to_pylist())}
 
 
 def interpolations(model: api.TextModel, texts: list[str]) -> tuple[Interpolation, ...]:
@@ -79,9 +92,9 @@ def _named(what: str, rates: CopyRates) -> dict[str, float]:
 
 
 def needs(recipe: Recipe) -> tuple[Stage, ...]:
-    """The text, the model, its samples and, where there are any, its codes."""
+    """The text, the model, its samples and, where there are any, its codes; and the scores, for the reconstructions."""
     codes = (CODES,) if recipe.discrete else ()
-    return (TOKENS, *codes, model_stage(recipe), SAMPLES)
+    return (TOKENS, *codes, model_stage(recipe), SAMPLES, EVALUATE)
 
 
 def uses(recipe: Recipe) -> dict[str, Any]:
@@ -89,7 +102,7 @@ def uses(recipe: Recipe) -> dict[str, Any]:
     return {}
 
 
-FAITHFULNESS = Stage("faithfulness", 1, needs, uses, build)
+FAITHFULNESS = Stage("faithfulness", 2, needs, uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(FAITHFULNESS))

@@ -18,14 +18,14 @@ from davam.evaluate.events import write_events
 from davam.evaluate.faithfulness import from_json
 from davam.evaluate.paper import paper_figures
 from davam.evaluate.report import Figure, Reconstruction, Report, Sample, StageRow, render, to_json
-from davam.evaluate.verdict import Usefulness, decide
+from davam.evaluate.verdict import Finding, decide
 from davam.families.codes import CodesConfig
 from davam.quality.checks import Filters
 from davam.recipe import GrammarData, Recipe
 from davam.train.history import read_history
 from pipelines.codes import CODES
 from pipelines.evaluate import EVALUATE, numbered_codes
-from pipelines.experiments import Experiment, experiments_of
+from pipelines.experiments import Experiment, experiments_of, generator_identity
 from pipelines.faithfulness import FAITHFULNESS
 from pipelines.pretraining import PRETRAINING
 from pipelines.samples import SAMPLES
@@ -65,6 +65,7 @@ MEANINGS = {
     "words_per_code_mean": ("words", "different words per used code"),
     "words_per_code_max": ("words", "different words of the broadest code"),
     "free_running_accuracy": ("share", "tokens right in their place when the decoder runs free on the true codes"),
+    "free_running_bleu": ("0 to 1", "BLEU-4 of the rebuilt sentences: a word too many does not spoil the rest"),
     "free_running_exact": ("share", "sentences rebuilt exactly, running free"),
     "sample_entropy_nats": ("nats", "entropy of the samples' words"),
     "sample_dist_1": ("share", "different words over words, all samples as one list"),
@@ -122,7 +123,7 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
         title="DAVAM run report",
         subtitle=f"{inputs['tokens'].counts['rows']:,} sentences, {_family(run.recipe)}",
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        verdict=decide(measures, usefulness(experiments, run.recipe)),
+        verdict=decide(measures, findings(experiments, run.recipe)),
         summary=summary(measures),
         warnings=warnings(measures, inputs, run.recipe),
         figures=figures(measures, run.recipe),
@@ -192,9 +193,13 @@ def warnings(measures: dict[str, float], inputs: dict[str, Manifest], recipe: Re
     return found
 
 
-def usefulness(experiments: Sequence[Experiment], recipe: Recipe) -> Usefulness | None:
-    """What was found for text of the recipe's family, if the experiment was made."""
-    return next((entry.usefulness for entry in experiments if entry.family == recipe.model.kind), None)
+def findings(experiments: Sequence[Experiment], recipe: Recipe) -> list[Finding]:
+    """What was found for text of the recipe's generator, by size; of a size that was measured more than once, what
+    rests on the most seeds, and then on the most ratios."""
+    identity = generator_identity(recipe)
+    known = [found for entry in experiments if entry.generator == identity for found in entry.findings]
+    known.sort(key=lambda found: (found.size, found.seeds, found.ratios))
+    return list({found.size: found for found in known}.values())
 
 
 def histories(run: Run, inputs: dict[str, Manifest]) -> dict[str, list[dict[str, float]]]:
@@ -273,7 +278,7 @@ def needs(recipe: Recipe) -> tuple[Stage, ...]:
     return (TOKENS, *pretraining, STAGE_ONE, *codes, *prior, SAMPLES, EVALUATE, FAITHFULNESS)
 
 
-REPORT = Stage("report", 4, needs, uses, build)
+REPORT = Stage("report", 5, needs, uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(REPORT))

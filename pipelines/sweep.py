@@ -17,14 +17,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
+import numpy as np
+
 from davam.data import fs
-from davam.data.artifacts import Manifest, fingerprint, provenance, short, write_table
+from davam.data.artifacts import Manifest, Store, fingerprint, provenance, short, write_table
 from davam.errors import ConfigError, TrainingError
 from davam.evaluate import metrics
 from davam.evaluate import sweep as results
 from davam.evaluate.sweep import DONE, FAILED, STOPPED, Sweep
 from davam.families import is_language_model
 from davam.families.codes import CodesConfig
+from davam.families.vae_attn import GaussianSequenceConfig
 from davam.log import say
 from davam.train.history import read_history
 from davam.train.selection import epoch_nats
@@ -41,6 +44,7 @@ from pipelines.trial import plan
 PRESET = "preset"  # the axis that is no key of the recipe
 WAITING = "build"
 TRAININGS = (PRETRAINING, STAGE_ONE, STAGE_TWO)
+KL_DYNAMICS = "Validation KL: of codes in stage two, of Gaussian latents in stage one without the cost of their number"
 OPENING, CLOSING = "[{", "]}"
 
 
@@ -348,18 +352,36 @@ def prior_measures(selection: Manifest, prior: Manifest) -> dict[str, float]:
 
 def dynamics_of(trial: Trial) -> tuple[dict[str, results.Points], int]:
     """By epoch, Rec, the latents' KL and what --asha compares, on the validation sentences; and how many epochs stage
-    one has had. Codes have their KL in the training of their prior."""
+    one has had. Codes have their KL in the training of their prior. What a Gaussian model pays for the number of its
+    latents is not in it, so that a collapse ends at 0."""
     store, recipe = trial.run.store, trial.run.recipe
     history = read_history(store, STAGE_ONE.name, trial.identities[STAGE_ONE.name])
     prior = trial.identities.get(STAGE_TWO.name)
     kl_history = history if prior is None else read_history(store, STAGE_TWO.name, prior)
     estimates = [(row["epoch"], epoch_nats(row, recipe.model)) for row in history]
+    kl = [(row["epoch"], row["valid/kl_nats_sum"]) for row in kl_history if "valid/kl_nats_sum" in row]
+    lengths_nats = length_nats(trial) if kl and isinstance(recipe.model, GaussianSequenceConfig) else 0.0
     points = {
         "Validation Rec in stage one": [(row["epoch"], row["valid/rec_nats"]) for row in history],
-        "Validation KL": [(row["epoch"], row["valid/kl_nats_sum"]) for row in kl_history if "valid/kl_nats_sum" in row],
+        KL_DYNAMICS: [(epoch, nats - lengths_nats) for epoch, nats in kl],
         "What --asha compares": [(epoch, nats) for epoch, nats in estimates if nats is not None],
     }
     return points, len(history)
+
+
+def length_nats(trial: Trial) -> float:
+    """What the number of latents costs a validation sentence on average, in nats: their distribution is that of the
+    training sentences' lengths, as `VaeAttn` learns it."""
+    tokens, most = require(TOKENS, trial.run, STAGE_ONE), trial.run.recipe.data.max_tokens
+    train_T, valid_T = (latents_count(trial.run.store, tokens, split, most) for split in ("train", "valid"))
+    share_T = (train_T + 1) / (train_T + 1).sum()
+    return float(-(valid_T * np.log(share_T)).sum() / valid_T.sum())
+
+
+def latents_count(store: Store, tokens: Manifest, split: str, most: int) -> np.ndarray:
+    """How many sentences of the split have 1, 2, ... latents, count_T: one for each token but the end."""
+    length_N = store.read_table(tokens, "tokens/1", split=split, columns=["length"])["length"].to_numpy()
+    return np.bincount(length_N - 2, minlength=most)
 
 
 def caption(options: argparse.Namespace, trials: Sequence[Trial]) -> list[str]:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import torch
 
@@ -32,6 +31,7 @@ from davam.families.codes import CodesConfig
 from davam.families.word_codes import WordCodes
 from davam.log import say
 from davam.recipe import Recipe
+from davam.schedules import schedules
 from davam.train import comm
 from davam.train.lagging import WINDOW_STEPS
 from davam.train.optim import build_optimizer
@@ -208,12 +208,7 @@ def budget(recipe: Recipe, options: argparse.Namespace) -> list[str]:
         return []
     most = max(1, int(options.epochs * WARMUP_SHARE))
     overrides = [f"{stage}.epochs={options.epochs}" for stage in stages]
-    plain = recipe.plain()
-    for key in SCHEDULES:
-        value = _at(plain, key)
-        if value is not None and value > most:
-            overrides.append(f"{key}={most}")
-    return overrides
+    return overrides + [f"{key}={most}" for key, value in schedules(recipe).items() if value > most]
 
 
 def require_time(row: Row, tokens: Manifest, seconds: float) -> None:
@@ -248,21 +243,6 @@ def step_s(run: Run, tokens: Manifest) -> float:
         optimizer_step(job, optimizer, batch, rows, clock, 1e-9, noise, all_parameters, group)
         times.append(time.monotonic() - began)
     return min(times)
-
-
-SCHEDULES = (
-    "model.kl.warmup_epochs",
-    "model.kl.cycle_epochs",
-    "model.estimator.temperature.epochs",
-    "model.entropy.epochs",
-    "model.relaxation.epochs",
-    "model.still_epochs",
-    "model.continuous_epochs",
-    "model.quantized_epochs",
-    "model.beta_ramp_epochs",
-    "stage_one.optimizer.first_decay_epoch",
-    "pretraining.optimizer.first_decay_epoch",
-)
 
 
 def state(row: Row) -> str:
@@ -390,12 +370,6 @@ def budget_text(options: argparse.Namespace) -> str:
     if options.epochs is None:
         return "as the presets have it"
     return f"{options.epochs} epochs of every training, schedules shortened to {WARMUP_SHARE:.0%} of them"
-
-
-def _at(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
 
 
 def row_parser(name: str, description: str | None, rows: str) -> argparse.ArgumentParser:

@@ -1,8 +1,8 @@
 """The paper's Tables III, IV and V, and the trade of fluency for diversity, for rows of Table II on any corpus.
 
 python pipelines/text_tables.py --preset tiny --rows davam_512 --epochs 4
-python pipelines/text_tables.py --preset snli --rows lstm_lm,vae_attn,gavam,davam_128,davam_512 --epochs 6 \
-    --judge gpt2 data.root=path/to/snli
+python pipelines/text_tables.py --preset snli --rows lstm_lm,vae_pretraining_fbp,vae_attn,gavam,davam_128,davam_512 \
+    --epochs 6 --judge gpt2 data.root=path/to/snli
 
 The models are those of `table_two.py` with the same options and the same store; those that are not there are trained.
 The judge of fluency is a language model of the corpus's validation split, or the one that --judge names.
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow.compute as pc
 
 from davam.api import load_judge
@@ -35,9 +36,10 @@ from davam.evaluate.text_tables import (
     report_sections,
     to_json,
 )
+from davam.families import is_language_model
 from davam.log import say
 from davam.recipe import load_recipe
-from pipelines.draws import JudgeSource, draws_stage, judged_stage, real_stage
+from pipelines.draws import JudgeSource, draws_stage, judged_stage, real_places, real_stage
 from pipelines.evaluate import EVALUATE
 from pipelines.experiments import Experiment, publish, record
 from pipelines.judge import JUDGE
@@ -48,7 +50,6 @@ from pipelines.tokens import TOKENS
 OWN_JUDGE = "own"
 LENGTHS = (10, 20, 30, 40, 50)  # the paper's
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
-SWEPT = ("lstm_lm", "transformer_lm", "davam", "davam_q")  # families whose prior and decoder have one temperature
 # Overrides that the judge follows as well: of the text, not of a row's model.
 OF_THE_TEXT = ("data.", "tokenizer.", "seed=", "corpus=")
 
@@ -116,8 +117,9 @@ def require_settings(options: argparse.Namespace, row: Row) -> tuple[int, ...]:
 
 
 def settings_of(row: Row | None, lengths: Sequence[int], options: argparse.Namespace) -> list[Setting]:
-    """Every length, and the temperatures: those of the sweep, or 1 alone for real text and for families without one."""
-    swept = row is not None and row.run.recipe.model.kind in SWEPT
+    """Every length, and the temperatures: those of the sweep for families with codes and for language models, 1 alone
+    for all others and for real text."""
+    swept = row is not None and (row.run.recipe.discrete or is_language_model(row.run.recipe.model))
     temperatures = sorted({*options.temperatures, 1.0}) if swept else [1.0]
     fixed = [Setting("length", length, options.sentences) for length in lengths]
     return fixed + [Setting("temperature", value, options.curve_sentences) for value in temperatures]
@@ -150,19 +152,22 @@ def points_of(run: Run, texts: Stage, judge: JudgeSource, settings: Sequence[Set
     run_stage(texts, run)
     order = [("setting", "ascending"), ("id", "ascending")]
     table = run.store.read_table(run_stage(judged_stage(texts, judge), run), "judged/1").sort_by(order)
-    real_texts = held_out_texts(run)
+    real_texts = real_texts_beside(run, settings)
     points = []
     for number, setting in enumerate(settings):
         part = table.filter(pc.equal(table["setting"], number))
         costs = Costs(part["nats"].to_numpy(), part["tokens"].to_numpy())
-        points.append(measured(setting, part["text"].to_pylist(), costs, real_texts))
+        points.append(measured(setting, part["text"].to_pylist(), costs, real_texts[number]))
     return points
 
 
-def held_out_texts(run: Run) -> list[str]:
-    """All sentences of the test split."""
+def real_texts_beside(run: Run, settings: Sequence[Setting]) -> list[list[str]]:
+    """For each setting the test texts that do not stand for real text there: no row, real text neither, has been drawn
+    from the very words that it is to cover."""
     tokens = require(TOKENS, run, EVALUATE)
-    return run.store.read_table(tokens, "tokens/1", split="test", columns=["text"])["text"].to_pylist()
+    test = run.store.read_table(tokens, "tokens/1", split="test", columns=["id", "length", "text"]).sort_by("id")
+    length_N, texts = test["length"].to_numpy() - 1, np.asarray(test["text"].to_pylist(), dtype=object)
+    return [np.delete(texts, real_places(length_N, setting)).tolist() for setting in settings]
 
 
 def caption(options: argparse.Namespace, rows: Sequence[Row], judge: JudgeSource, lengths: Sequence[int]) -> list[str]:
@@ -201,7 +206,7 @@ def judge_text(name: str) -> str:
 
 def parsed(given: Sequence[str]) -> argparse.Namespace:
     """The options of a command line."""
-    options = row_parser("text_tables", __doc__, "vae_attn,gavam,davam_128,davam_512")
+    options = row_parser("text_tables", __doc__, "vae_pretraining_fbp,vae_attn,gavam,davam_128,davam_512")
     options.add_argument(
         "--judge",
         default=OWN_JUDGE,

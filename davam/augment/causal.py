@@ -17,12 +17,13 @@ from torch import Tensor
 from davam.augment.rows import BLOCK_ROWS, Source, Texts
 from davam.data.artifacts import folder_digest
 from davam.errors import ConfigError
-from davam.evaluate.judge import open_causal_lm
+from davam.evaluate.judge import most_positions, open_causal_lm
 from davam.nn.choice import draw
 from davam.nn.noise import Stream, generator, sampling_uniforms
 
 PROMPT_ROWS = 8
 MOST_NEW_TOKENS = 64
+CACHES = ("past_key_values", "cache_params")  # as attention and state space models name what they have read
 
 
 def require_folder(path: str) -> None:
@@ -42,16 +43,22 @@ def folder_sha256(path: str) -> str:
 def causal_lm(path: str, real: Texts, seed: int) -> Source:
     """The lines that the model of a local folder writes; a block of rows shares its prompt.
 
-    Raises ConfigError where there is none, and ArtifactError when transformers cannot open it.
+    Raises ConfigError where there is none or it reads too little, and ArtifactError when transformers cannot open it.
     """
     require_folder(path)
     tokenizer, model = open_causal_lm(path, "--causal-lm")
     ends = _line_ends(tokenizer)
-    room = model.config.max_position_embeddings - MOST_NEW_TOKENS
+    most = most_positions(model)
+    if most is not None and most <= MOST_NEW_TOKENS:
+        raise ConfigError(
+            f"--causal-lm {path}: the model reads {most} tokens, and a line may have {MOST_NEW_TOKENS} after a prompt; "
+            f"give a model that reads more than {MOST_NEW_TOKENS}"
+        )
+    kept = slice(None) if most is None else slice(MOST_NEW_TOKENS - most, None)
 
     def written(rows: Sequence[int]) -> Texts:
         prompt = "\n".join(_prompt(real, seed, rows[0] // BLOCK_ROWS)) + "\n"
-        begin = tokenizer(prompt, return_tensors="pt")["input_ids"][:, -room:]
+        begin = tokenizer(prompt, return_tensors="pt")["input_ids"][:, kept]
         lines = tokenizer.batch_decode(_continued(model, begin, seed, rows, ends), skip_special_tokens=True)
         return Texts([" ".join(line.split()) for line in lines])
 
@@ -75,9 +82,10 @@ def _continued(model: Any, begin: Tensor, seed: int, rows: Sequence[int], ends: 
     uniform_BT = sampling_uniforms(seed, Stream.CAUSAL_LM, rows, MOST_NEW_TOKENS)
     lines: list[list[int]] = [[] for _ in rows]
     open_rows = set(range(len(rows)))
-    fed_BT, cache = begin.expand(len(rows), -1), None
+    fed_BT = begin.expand(len(rows), -1)
+    cache: dict[str, Any] = {}
     for step in range(MOST_NEW_TOKENS):
-        out = model(input_ids=fed_BT, past_key_values=cache, use_cache=True)
+        out = model(input_ids=fed_BT, use_cache=True, **cache)
         token_B, _ = draw(out.logits[:, -1], uniform_BT[:, step])
         for row in list(open_rows):
             if int(token_B[row]) in ends:
@@ -86,5 +94,6 @@ def _continued(model: Any, begin: Tensor, seed: int, rows: Sequence[int], ends: 
                 lines[row].append(int(token_B[row]))
         if not open_rows:
             break
-        fed_BT, cache = token_B[:, None], out.past_key_values
+        cache = {name: out[name] for name in CACHES if name in out}
+        fed_BT = token_B[:, None] if cache else torch.cat([fed_BT, token_B[:, None]], dim=1)
     return lines

@@ -11,6 +11,7 @@ from davam.augment.study import REAL, Cell, Summary, Verdict, summaries
 from davam.evaluate.charts import Intervals, interval_chart
 from davam.evaluate.page import Page, PageTable
 from davam.evaluate.report import Section
+from davam.evaluate.verdict import Finding
 
 TITLE = "Is a generated corpus worth adding?"
 COLUMNS = ("size", "protocol", "source", "ratio", "seeds", "ppl_exact", "95%", "difference", "95%")
@@ -45,10 +46,15 @@ def section(results: Results) -> Section:
     return Section(TITLE, finding, _columns(results), _rows(results), [], _charts(results))
 
 
+def findings(results: Results) -> tuple[Finding, ...]:
+    """The answers for the verdict on a run with such a generator."""
+    return tuple(Finding(each.size, each.seeds, each.ratios, each.says, sentence(each)) for each in results.verdicts)
+
+
 def plain(results: Results) -> dict[str, Any]:
     """The same as plain data; what is not finite or not there is None."""
     return {
-        "verdicts": [dataclasses.asdict(each) for each in results.verdicts],
+        "verdicts": _finite([dataclasses.asdict(each) for each in results.verdicts]),
         "caption": list(results.caption),
         "summaries": _finite([dataclasses.asdict(each) for each in summaries(results.cells)]),
         "cells": _finite([dataclasses.asdict(each) for each in results.cells]),
@@ -57,9 +63,12 @@ def plain(results: Results) -> dict[str, Any]:
 
 def sentence(verdict: Verdict) -> str:
     """The verdict in words."""
-    ratio = f"best ratio {verdict.best_ratio:g}" if verdict.best_ratio else "best ratio 0: add nothing"
+    best = f"best ratio {verdict.best_ratio:g}" if verdict.best_ratio else "best ratio 0: add nothing"
+    mean, bounds = _shown(verdict.difference, ".2f", "+")
+    spread = "" if bounds == NONE else f" (95% {bounds})"
     return (
-        f"{verdict.source} on its own {verdict.size:,} sentences (same_data): {verdict.says}; {verdict.why}; {ratio}."
+        f"{verdict.source} on its own {verdict.size:,} sentences (same_data): {verdict.says}; {verdict.why}; "
+        f"perplexity at ratio {verdict.ratio:g} against without {mean}{spread}; {best}."
     )
 
 

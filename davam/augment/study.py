@@ -69,13 +69,18 @@ class Summary:
 @dataclass(frozen=True)
 class Verdict:
     """What can be said of a generator at one size: `helps`, `hurts` or `no difference seen`, why, and the ratio of the
-    lowest mean perplexity, 0 for nothing added."""
+    lowest mean perplexity, 0 for nothing added. `ratio` and `difference` are the ratio among those with something added
+    on which this rests, and its paired difference; `seeds` and `ratios` are how many were measured."""
 
     source: str
     size: int
     says: Usefulness
     why: str
     best_ratio: float
+    ratio: float
+    difference: Interval
+    seeds: int
+    ratios: int
 
 
 HELPS: Usefulness = "helps"
@@ -125,33 +130,34 @@ def summaries(cells: Iterable[Cell]) -> list[Summary]:
 
 
 def verdict(cells: Sequence[Cell], source: str, size: int) -> Verdict:
-    """The answer for a generator that has seen the same sentences alone, from the intervals alone.
+    """The answer for a generator that has seen the same sentences alone, from the intervals alone; of its cells of that
+    size there must be some.
 
     It helps where, at one ratio, the difference from nothing added lies below 0, and so do those from the real
     sentences repeated and from the language model's sentences of that ratio. It hurts where at every ratio the
     difference from nothing added lies above 0.
     """
     own = [cell for cell in cells if cell.size == size and cell.source == source and cell.protocol == SAME_DATA]
-    ratios = sorted({cell.ratio for cell in own})
-    found = {summary.ratio: summary for summary in summaries([*own, *_alone(cells, size)]) if summary.source == source}
-    best = min(ratios, key=lambda ratio: found[ratio].difference.mean, default=0.0)
-    lower = [ratio for ratio in ratios if found[ratio].difference.below_zero]
+    found = {each.ratio: each.difference for each in summaries([*own, *_alone(cells, size)]) if each.source == source}
+    lower = [ratio for ratio in found if found[ratio].below_zero]
     missing = {ratio: unbeaten(cells, source, size, ratio) for ratio in lower}
     helping = [ratio for ratio in lower if not missing[ratio]]
+    shown = min(helping or lower or found, key=lambda ratio: found[ratio].mean)
+    lowest = min(found, key=lambda ratio: found[ratio].mean)
+    best = lowest if found[lowest].mean < 0 else 0.0
+    says, seeds = NO_DIFFERENCE, len({cell.seed for cell in own})
     if helping:
-        best = min(helping, key=lambda ratio: found[ratio].difference.mean)
-        why = f"at ratio {best:g} lower than without, than repeated real text and than {LSTM_LM}"
-        return Verdict(source, size, HELPS, why, best)
-    best = best if ratios and found[best].difference.mean < 0 else 0.0
-    if ratios and all(found[ratio].difference.above_zero for ratio in ratios):
-        return Verdict(source, size, HURTS, "higher than without at every ratio", best)
-    if lower:
-        shown = min(lower, key=lambda ratio: found[ratio].difference.mean)
+        says, best = HELPS, shown
+        why = f"at ratio {shown:g} lower than without, than repeated real text and than {LSTM_LM}"
+    elif all(difference.above_zero for difference in found.values()):
+        says, why = HURTS, "higher than without at every ratio"
+    elif lower:
         why = f"at ratio {shown:g} lower than without, but not shown to be lower than {' and '.join(missing[shown])}"
-        return Verdict(source, size, NO_DIFFERENCE, why, best)
-    if own and len({cell.seed for cell in own}) < 2:
-        return Verdict(source, size, NO_DIFFERENCE, "one seed gives no interval; give --seeds 3 or more", best)
-    return Verdict(source, size, NO_DIFFERENCE, "at no ratio does the interval of the difference lie below 0", best)
+    elif seeds < 2:
+        why = "one seed gives no interval; give --seeds 3 or more"
+    else:
+        why = "at no ratio does the interval of the difference lie below 0"
+    return Verdict(source, size, says, why, best, shown, found[shown], seeds, len(found))
 
 
 def unbeaten(cells: Sequence[Cell], source: str, size: int, ratio: float) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
+from sacrebleu.metrics.bleu import BLEU
 
 from davam.evaluate.code_browser import CodeEntry
 from davam.quality.copies import CopyIndex
@@ -52,6 +53,13 @@ def nearest_of(
     return tuple(
         Nearest(row_id, text, training_texts[row] if length else "", length) for row_id, text, row, length in found
     )
+
+
+def corpus_bleu(texts: Sequence[str], real_texts: Sequence[str]) -> float:
+    """BLEU-4 of the texts as one corpus, each against its own real text, 0 to 1; words are those of the texts. A word
+    too many costs its n-grams, and not all that comes after it."""
+    score: float = BLEU(tokenize="none").corpus_score(list(texts), [list(real_texts)]).score
+    return score / 100
 
 
 def to_json(found: Faithfulness) -> bytes:

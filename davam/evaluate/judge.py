@@ -7,8 +7,10 @@ Legend: N texts, B texts of a batch, S positions, V vocabulary.
 """
 
 import hashlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 
 from davam.data import fs
-from davam.data.artifacts import localize
+from davam.data.artifacts import folder_digest, localize
 from davam.data.tokenizer import UNK
 from davam.errors import ArtifactError, DataError
 from davam.evaluate.metrics import ppl_bound
@@ -109,7 +111,7 @@ class CausalLmJudge:
     def digest(self) -> str:
         """sha256, in hex, of weights and tokenizer."""
         tokenizer = self.tokenizer
-        settings = [tokenizer.backend_tokenizer.to_str(), str(tokenizer.bos_token), str(self._unknown())]
+        settings = [_tokenizer_settings(tokenizer), str(tokenizer.bos_token), str(self._unknown())]
         return weights_digest("\0".join(settings), self.model.state_dict())
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -117,7 +119,7 @@ class CausalLmJudge:
         ids = self.tokenizer([f" {row}" for row in rows], add_special_tokens=False)["input_ids"] if rows else []
         begin = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
         ids = [[*begin, *row] if text else [] for text, row in zip(rows, ids, strict=True)]
-        most = getattr(self.model.config, "max_position_embeddings", None)
+        most = most_positions(self.model)
         for place, row in enumerate(ids):
             if most is not None and len(row) > most:
                 raise DataError(
@@ -189,6 +191,23 @@ def open_causal_lm(name: str, option: str, download: bool = False) -> tuple[Any,
             "of a model"
         ) from None
     return tokenizer, model.eval()
+
+
+def most_positions(model: Any) -> int | None:
+    """How many tokens the model reads at most; nothing where its settings have no such limit."""
+    names = ("max_position_embeddings", "max_seq_len")
+    return next((getattr(model.config, name) for name in names if hasattr(model.config, name)), None)
+
+
+def _tokenizer_settings(tokenizer: Any) -> str:
+    """All that decides how the tokenizer cuts texts."""
+    if hasattr(tokenizer, "backend_tokenizer"):
+        settings: str = tokenizer.backend_tokenizer.to_str()
+        return settings
+    # One in plain Python: what it writes down of itself.
+    with tempfile.TemporaryDirectory() as folder:
+        names = [Path(path).relative_to(folder).as_posix() for path in tokenizer.save_pretrained(folder)]
+        return folder_digest(Path(folder), sorted(name for name in names if (Path(folder) / name).is_file()))
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -195,22 +195,20 @@ def _samples(tables: TextTables) -> PageTable:
 
 def _fluency(tables: TextTables) -> PageTable:
     rows = []
-    for row in tables.rows:
-        rec, paper_rec = _number(row.rec_nats), _number(paper_generated_rec(row.name))
-        for point in row.of_kind("length"):
-            paper = paper_generated(row.name, int(point.setting.value))
-            rows.append(
-                [
-                    row.name,
-                    f"{point.setting.value:g}",
-                    str(point.sentences),
-                    _with_std(point.measures),
-                    _with_std(paper),
-                    *(_cell(point, name, 2) for name in ("judge_ppl", "judge_nats_per_word")),
-                    rec,
-                    paper_rec,
-                ]
-            )
+    for row, point in _by_length(tables):
+        paper = paper_generated(row.name, int(point.setting.value))
+        rows.append(
+            [
+                row.name,
+                f"{point.setting.value:g}",
+                str(point.sentences),
+                _with_std(point.measures),
+                _with_std(paper),
+                *(_cell(point, name, 2) for name in ("judge_ppl", "judge_nats_per_word")),
+                _number(row.rec_nats),
+                _number(paper_generated_rec(row.name)),
+            ]
+        )
     notes = [
         "Mean and standard deviation over texts of the judge's nats a token: what the paper's table calls PPL. The "
         "judge's perplexity is exp(all nats / all tokens).",
@@ -232,18 +230,18 @@ def _fluency(tables: TextTables) -> PageTable:
 
 def _diversity(tables: TextTables) -> PageTable:
     rows = []
-    for row in tables.rows:
-        for point in row.of_kind("length"):
-            paper = paper_generated(row.name, int(point.setting.value))
-            cells = [row.name, f"{point.setting.value:g}"]
-            for name, digits in (("entropy_nats", 2), ("dist_1", 3), ("dist_2", 3)):
-                cells += [_cell(point, name, digits), f"{paper[name]:.{digits}f}" if name in paper else NONE]
-            rows.append([*cells, *(_cell(point, name, 3) for name in DIVERSITY[3:])])
+    for row, point in _by_length(tables):
+        paper = paper_generated(row.name, int(point.setting.value))
+        cells = [row.name, f"{point.setting.value:g}"]
+        for name, digits in (("entropy_nats", 2), ("dist_1", 3), ("dist_2", 3)):
+            cells += [_cell(point, name, digits), f"{paper[name]:.{digits}f}" if name in paper else NONE]
+        rows.append([*cells, *(_cell(point, name, 3) for name in DIVERSITY[3:])])
     columns = ["row", "length", "Ent", PAPER, "Dist-1", PAPER, "Dist-2", PAPER, *map(_head, DIVERSITY[3:])]
     notes = [
         "Ent, in nats, Dist-1 and Dist-2 are of all texts of a line as one list of words. They grow or fall with the "
         "number of words, so lines compare at one length and one number of texts.",
-        "The vocabulary covered is that of the whole test split: its different words, and all its words.",
+        "The vocabulary covered is that of the test texts that are not in the line of real text of that length: their "
+        "different words, and all their words.",
     ]
     return PageTable(columns, [*rows, *_not_run(tables, len(columns))], "Table V: diversity by length", notes)
 
@@ -293,6 +291,12 @@ def _matched(tables: TextTables) -> PageTable:
         "its range of temperatures."
     ]
     return PageTable(columns, rows, "At matched diversity", notes)
+
+
+def _by_length(tables: TextTables) -> list[tuple[TextRow, Point]]:
+    """The points of all rows, those of one length together in the rows' order."""
+    points = [(row, point) for row in tables.rows for point in row.of_kind("length")]
+    return sorted(points, key=lambda pair: pair[1].setting.value)
 
 
 def _not_run(tables: TextTables, columns: int) -> list[list[str]]:

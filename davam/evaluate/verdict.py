@@ -1,6 +1,6 @@
 """What a run's figures come to: whether its text is worth adding to the real one, and why."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,19 @@ COLLAPSED_NATS = 0.1  # of the latents, under which they carry next to nothing
 COPIES_OVER_REAL, COPIES_BEYOND = 2.0, 0.01  # times the rate of unseen real text, and a share more
 NARROW_SHARE = 0.5  # of the real text's Dist-2
 TRUNCATED_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the augmentation experiment found at one size of the real text, for generators that saw no more text than
+    the language model; `reason` says it with the size, the ratio and the interval. It rests on `seeds` at each of
+    `ratios` ratios."""
+
+    size: int
+    seeds: int
+    ratios: int
+    says: Usefulness
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -25,19 +38,25 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def decide(measures: Mapping[str, float], usefulness: Usefulness | None) -> Verdict:
-    """The verdict on a run with these measures; `usefulness` is what the augmentation experiment on the same corpus
-    found for generators that saw no more text than the language model, if it was made."""
-    against = faults(measures)
-    if usefulness == "hurts":
-        against.append("A language model trained with such text added did worse on real text.")
+def decide(measures: Mapping[str, float], findings: Sequence[Finding]) -> Verdict:
+    """The verdict on a run with these measures; `findings` are those of the augmentation experiment on the same corpus
+    with such a generator, one a size, and none where it was not made.
+
+    Its text helps where it does at one size and hurts at none, and hurts where it does at one and helps at none.
+    """
+    against, said = faults(measures), {finding.says for finding in findings}
+    reasons = [finding.reason for finding in findings]
+    if "hurts" in said and "helps" not in said:
+        against += ["A language model trained with such text added did worse on real text.", *reasons]
     if against:
         return Verdict("do not use", tuple(against))
-    if usefulness == "helps":
-        return Verdict("promote", ("A language model trained with such text added did better on real text.",))
-    if usefulness is None:
+    if not findings:
         return Verdict("keep", ("No fault was found, but whether its text helps was not measured (augment.py does).",))
-    return Verdict("keep", ("No fault was found, but adding its text made no difference that could be seen.",))
+    if {"helps", "hurts"} <= said:
+        return Verdict("keep", ("No fault was found, but its text helps at one size and hurts at another.", *reasons))
+    if "helps" in said:
+        return Verdict("promote", ("A language model trained with such text added did better on real text.", *reasons))
+    return Verdict("keep", ("No fault was found, but adding its text made no difference that could be seen.", *reasons))
 
 
 def faults(measures: Mapping[str, float]) -> list[str]:

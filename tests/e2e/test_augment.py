@@ -66,6 +66,8 @@ def test_every_model_is_trained_once(small: tuple[Path, subprocess.CompletedProc
     check(cells.schema, "augment_cells/1", "the cells")
     assert sorted(set(cells["tokens_added"].to_pylist())) == [0, cells["tokens_real"][0].as_py()]
     assert len(json.loads(page.with_name("results.json").read_bytes())["cells"]) == 3
+    # Nothing was found out about the generator, so no report is told anything of it.
+    assert not list(store.glob("experiments/**/*.json"))
     before = manifests(store)
     again = augment(store, "--seeds", "1", "--sources", "repeat,eda")
     assert again.returncode == 0, again.stderr

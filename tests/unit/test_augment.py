@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davam.augment import eda
+from davam.augment import causal, eda
 from davam.augment.causal import causal_lm
 from davam.augment.intervals import Interval, interval
 from davam.augment.measure import classifier_accuracy, lengthened
-from davam.augment.page import Results, page, plain, sentence
+from davam.augment.page import Results, findings, page, plain, sentence
 from davam.augment.rows import (
     Source,
     Texts,
@@ -49,15 +49,29 @@ from davam.augment.study import (
     unbeaten,
     verdict,
 )
-from davam.data.artifacts import Store
+from davam.data.artifacts import Manifest, Store
 from davam.data.batches import Rows
 from davam.data.pieces import Piece
 from davam.data.schemas import check
 from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
 from davam.errors import ArtifactError, ConfigError, DataError
 from davam.evaluate.page import html, markdown
+from davam.evaluate.verdict import Finding
 from davam.recipe import load_recipe
-from pipelines.augment import check_sizes, language_model_recipe, parsed, study_of
+from davam.sampling import Sampling
+from pipelines import augment, conditions
+from pipelines.augment import (
+    Condition,
+    Generator,
+    check_sizes,
+    for_few_rows,
+    language_model_recipe,
+    parsed,
+    results_identity,
+    study_of,
+    texts_piece,
+)
+from pipelines.conditions import Setting
 from tests.small import adamw
 
 REAL_TEXTS = Texts(["a b c", "d e", "a a b c d", "e"], ["x", "y", "x", "y"])
@@ -251,7 +265,11 @@ def test_one_seed_says_so() -> None:
     one = [each for each in cells_of(davam=40, lstm_lm=45, repeat=48) if each.seed == 0]
     found = verdict(one, "davam", 100)
     assert (found.says, found.why) == (NO_DIFFERENCE, "one seed gives no interval; give --seeds 3 or more")
-    assert "| – |" in markdown(page(Results([], one, [found])))
+    results = Results([], one, [found])
+    assert "| – |" in markdown(page(results))
+    assert sentence(found).endswith("perplexity at ratio 1 against without -9.90; best ratio 1.")
+    assert json.loads(json.dumps(plain(results), allow_nan=False))["verdicts"][0]["difference"]["low"] is None
+    assert findings(results) == (Finding(100, 1, 1, NO_DIFFERENCE, sentence(found)),)
 
 
 class Tags(HTMLParser):
@@ -271,7 +289,7 @@ def test_pages_hold_every_condition_and_the_verdict() -> None:
     text, shown, values = markdown(page(results)), html(page(results)), plain(results)
     assert sentence(results.verdicts[0]) == (
         "davam on its own 100 sentences (same_data): helps; at ratio 1 lower than without, than repeated real text and "
-        "than lstm_lm; best ratio 1."
+        "than lstm_lm; perplexity at ratio 1 against without -9.97 (95% -10.11 to -9.82); best ratio 1."
     )
     assert sentence(results.verdicts[0]) in text
     assert "| 100 | same_data | davam | 1 | 3 | 42.37 | 36.23 to 48.50 | -9.97 | -10.11 to -9.82 |" in text
@@ -314,22 +332,72 @@ def test_few_rows_get_more_epochs() -> None:
     assert lengthened(adamw(3, 32), 320, 0).epochs == 3
 
 
-@pytest.fixture(scope="module")
-def causal_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+def test_what_is_counted_in_epochs_grows_with_them() -> None:
+    recipe = load_recipe(["recommended", "tiny"], ["model.beta_ramp_epochs=2"])
+    # 16 steps an epoch of 1,000 rows: 63 epochs instead of 7 make 1,000 steps.
+    longer = for_few_rows(recipe, 1000, 1000)
+    assert (longer.stage_one.epochs, longer.stage_two.epochs) == (63, 63)
+    assert (longer.model.continuous_epochs, longer.model.beta_ramp_epochs) == (9, 18)
+    warm = for_few_rows(load_recipe(["vae", "anneal", "tiny"]), 100, 10_000)
+    before = load_recipe(["vae", "anneal", "tiny"])
+    assert warm.model.kl.warmup_epochs / before.model.kl.warmup_epochs == pytest.approx(
+        warm.stage_one.epochs / before.stage_one.epochs, rel=0.01
+    )
+    assert for_few_rows(recipe, 1_000_000, 1000) == recipe
+
+
+def write_causal_lm(folder: Path, kind: str = "gpt2", **sizes: int) -> str:
     """A causal model with random weights, as transformers saves it."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("causal")
     words = {word: number for number, word in enumerate(["<end>", "\n", *"abcde"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<end>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=len(words), n_positions=128, n_embd=8, n_layer=1, n_head=2)
-    GPT2LMHeadModel(config).save_pretrained(folder)
+    config = AutoConfig.for_model(kind, vocab_size=len(words), **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def causal_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_causal_lm(tmp_path_factory.mktemp("causal"), n_positions=128, n_embd=8, n_layer=1, n_head=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("bloom", {"hidden_size": 8, "n_layer": 1, "n_head": 2}),
+        ("mpt", {"d_model": 8, "n_layers": 1, "n_heads": 2, "max_seq_len": 80}),
+        ("mamba", {"hidden_size": 8, "num_hidden_layers": 1, "state_size": 4}),
+    ],
+)
+def test_models_without_a_table_of_positions_write_lines(tmp_path: Path, kind: str, sizes: dict[str, int]) -> None:
+    lines = causal_lm(write_causal_lm(tmp_path, kind, **sizes), REAL_TEXTS, 1)(range(20)).texts
+    assert {word for line in lines for word in line.split()} == set("abcde")
+    assert lines == causal_lm(str(tmp_path), REAL_TEXTS, 1)(range(20)).texts
+
+
+def test_a_cache_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_causal_lm(tmp_path, "mamba", hidden_size=8, num_hidden_layers=1, state_size=4)
+    lines = causal_lm(folder, REAL_TEXTS, 1)(range(20)).texts
+    monkeypatch.setattr(causal, "CACHES", ())
+    assert causal_lm(folder, REAL_TEXTS, 1)(range(20)).texts == lines
+
+
+def test_a_prompt_is_cut_to_what_the_model_reads(tmp_path: Path) -> None:
+    folder = write_causal_lm(tmp_path, n_positions=65, n_embd=8, n_layer=1, n_head=2)
+    assert len(causal_lm(folder, REAL_TEXTS, 1)(range(5)).texts) == 5
+    small = write_causal_lm(tmp_path, n_positions=64, n_embd=8, n_layer=1, n_head=2)
+    with pytest.raises(ConfigError) as caught:
+        causal_lm(small, REAL_TEXTS, 1)
+    assert str(caught.value) == (
+        f"--causal-lm {small}: the model reads 64 tokens, and a line may have 64 after a prompt; give a model that "
+        "reads more than 64"
+    )
 
 
 def test_a_causal_model_writes_lines_by_seed_and_row(causal_folder: str) -> None:
@@ -432,7 +500,7 @@ def test_the_language_model_has_the_data_and_sizes_of_the_model_in_question() ->
 
 
 def test_sizes_beyond_the_corpus_are_refused_before_any_training() -> None:
-    from davam.data.artifacts import FileEntry, Manifest
+    from davam.data.artifacts import FileEntry
 
     files = tuple(FileEntry(split, 0, "", rows, split) for split, rows in (("train", 300), ("valid", 9), ("test", 9)))
     tokens = Manifest("tokens", "f", 1, "a", "", {}, {}, files, {"words": 404}, {}, {})
@@ -454,3 +522,68 @@ def test_rows_of_a_table_keep_their_order() -> None:
     cells = cells_of(davam=40)
     assert isinstance(table(cells), pa.Table)
     assert table(cells)["source"].to_pylist() == [each.source for each in cells]
+
+
+def sampled(*overrides: str) -> Condition:
+    """A cell of sentences that a recipe's generator draws."""
+    recipe = load_recipe(["recommended", "tiny"], list(overrides))
+    return dataclasses.replace(condition(), generator=Generator("g", recipe))
+
+
+def test_sentences_are_drawn_as_the_recipe_says() -> None:
+    warm, asis = sampled("samples.sampling.decoder.temperature=0.7"), sampled()
+    study, uris = study_of(options()), {"g": "/model"}
+    texts = [texts_piece(study, each, uris) for each in (warm, asis)]
+    assert [each.make.keywords["sampling"].decoder.temperature for each in texts] == [0.7, 1.0]
+    assert texts[0].fingerprint != texts[1].fingerprint
+    assert warm.piece().fingerprint != asis.piece().fingerprint == condition().piece().fingerprint
+
+
+def test_samples_of_a_model_follow_the_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model:
+        """Says how it was asked."""
+
+        def sample_ids(self, ids: Sequence[int], *, seed: int, sampling: Sampling) -> Texts:
+            return Texts([f"a{' a' * (sampling.min_length - 1)}"] * len(ids))
+
+    class Room:
+        """A budget of ten tokens."""
+
+        encode = staticmethod(ENCODE)
+
+        def budget_tokens(self, ratio: float) -> int:
+            return 10
+
+    monkeypatch.setattr(conditions.api, "load", lambda uri: Model())
+    monkeypatch.setattr(Setting, "ground", lambda self: Room())
+    tmp_path.mkdir(exist_ok=True)
+    conditions.sample(str(tmp_path), condition().setting, "/model", Sampling(min_length=4), 1.0)
+    assert read_texts(str(tmp_path / "texts.jsonl")).texts == ["a a a a"] * 2
+
+
+def test_the_caption_says_what_the_intervals_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "read_tokenizer", lambda store, tokens: TOKENIZER)
+    monkeypatch.setattr(augment, "split_rows", lambda tokens, split: 9)
+    tokens = Manifest("tokens", "f", 1, "a", "", {}, {}, (), {}, {}, {})
+    assert "There one generator serves all seeds" in augment.caption(study_of(options()), tokens)[1]
+
+
+def condition(tokens: str = "t", subset: str = "s", generator: str = "g", *overrides: str) -> Condition:
+    """A cell of a generator's sentences on made-up artifacts."""
+    parts = [Manifest(name, mark, 1, "a", "", {}, {}, (), {}, {}, {}) for name, mark in (("a", tokens), ("b", subset))]
+    lm = load_recipe(["lstm_lm", "quick", "tiny"], list(overrides))
+    return Condition(Setting("/nowhere", *parts, lm), SAME_DATA, "davam", 1.0, Generator(generator, None))
+
+
+def test_results_of_other_corpora_models_and_seeds_have_another_place() -> None:
+    same = [results_identity([condition()]) for _ in range(2)]
+    others = [
+        condition(tokens="u"),
+        condition(subset="u"),
+        condition(generator="h"),
+        condition("t", "s", "g", "model.hidden_dim=32"),
+        condition("t", "s", "g", "stage_one.epochs=99"),
+        condition("t", "s", "g", "seed=1"),
+    ]
+    assert same[0] == same[1]
+    assert len({same[0], *(results_identity([each]) for each in others)}) == 1 + len(others)

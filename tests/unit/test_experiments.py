@@ -10,7 +10,10 @@ from davam.data.artifacts import Manifest, Store
 from davam.errors import ArtifactError
 from davam.evaluate.charts import Curve, Intervals
 from davam.evaluate.report import Section
-from pipelines.experiments import Experiment, experiments_of, record
+from davam.evaluate.verdict import Finding
+from davam.recipe import load_recipe
+from pipelines.experiments import Experiment, experiments_of, generator_identity, record
+from pipelines.report import findings
 
 TOKENS = Manifest("tokens", "a" * 64, 1, "x", "2026", {}, {}, (), {}, {}, {})
 FOUND = Experiment(
@@ -22,8 +25,8 @@ FOUND = Experiment(
         [Curve("Perplexity", "ratio", "ppl", {"davam": [(0.0, 9.5)]})],
         [Intervals("Perplexity", "ratio", "ppl", {"davam": [(0.0, 9.5, 9.0, 10.0)]})],
     ),
-    "davam",
-    "helps",
+    "f" * 64,
+    (Finding(1000, 3, 4, "helps", "At ratio 1."),),
 )
 
 
@@ -31,9 +34,9 @@ def test_what_was_recorded_is_found_for_the_same_text_alone(tmp_path: Path) -> N
     store = Store(str(tmp_path))
     assert experiments_of(store, TOKENS) == []
     record(store, TOKENS, "usefulness", FOUND)
-    record(store, TOKENS, "sweep", replace(FOUND, usefulness=None))
-    record(store, TOKENS, "sweep", replace(FOUND, usefulness=None))
-    assert experiments_of(store, TOKENS) == [replace(FOUND, usefulness=None), FOUND]
+    record(store, TOKENS, "sweep", Experiment(FOUND.section))
+    record(store, TOKENS, "sweep", Experiment(FOUND.section))
+    assert experiments_of(store, TOKENS) == [Experiment(FOUND.section), FOUND]
     assert experiments_of(store, replace(TOKENS, fingerprint="b" * 64)) == []
 
 
@@ -44,3 +47,34 @@ def test_a_torn_record_is_named(tmp_path: Path) -> None:
     fs.write_bytes_atomic(uri, fs.read_bytes(uri)[:-30])
     with pytest.raises(ArtifactError, match=r"usefulness.json is torn or not an experiment \(.*\); delete it, or make"):
         experiments_of(store, TOKENS)
+
+
+def test_a_generator_is_its_model_trainings_prior_and_sampling_alone() -> None:
+    def identity(*overrides: str) -> str:
+        return generator_identity(load_recipe(["recommended", "tiny"], overrides))
+
+    assert identity() == identity("seed=3", "data.train_rows=500", "samples.rows=9", "evaluation.importance_draws=1")
+    changes = ("model.codebook_size=128", "stage_one.epochs=9", "stage_two.epochs=9", "prior.hidden_dim=8")
+    changes += ("samples.sampling.decoder.temperature=0.7",)
+    assert len({identity(), *map(identity, changes)}) == 1 + len(changes)
+
+
+def test_a_run_is_judged_by_what_was_found_for_its_own_generator_with_the_most_seeds() -> None:
+    recipe = load_recipe(["recommended", "tiny"])
+    own = generator_identity(recipe)
+    small = generator_identity(load_recipe(["recommended", "tiny"], ["model.codebook_size=128"]))
+    large_helps, few_hurt, many_help, most_ratios = (
+        Finding(4000, 3, 4, "helps", "a"),
+        Finding(1000, 2, 5, "hurts", "b"),
+        Finding(1000, 3, 2, "helps", "c"),
+        Finding(1000, 3, 4, "no difference seen", "d"),
+    )
+    experiments = [
+        Experiment(FOUND.section, own, (most_ratios, large_helps)),
+        Experiment(FOUND.section, own, (few_hurt,)),
+        Experiment(FOUND.section, own, (many_help,)),
+        Experiment(FOUND.section, small, (Finding(8000, 9, 9, "hurts", "e"),)),
+        Experiment(FOUND.section),
+    ]
+    assert findings(experiments, recipe) == [most_ratios, large_helps]
+    assert findings(experiments[3:], recipe) == []

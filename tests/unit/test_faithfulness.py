@@ -1,6 +1,8 @@
 """What codes stand for, which training sentence a sample is nearest to, and the way between two texts."""
 
+import pyarrow as pa
 import pytest
+import sacrebleu
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,11 +11,20 @@ import davam
 from davam.data import grammar
 from davam.errors import DataError
 from davam.evaluate.code_browser import CodeEntry, Context, browse_codes
-from davam.evaluate.faithfulness import Faithfulness, Interpolation, Nearest, from_json, nearest_of, to_json
+from davam.evaluate.faithfulness import (
+    Faithfulness,
+    Interpolation,
+    Nearest,
+    corpus_bleu,
+    from_json,
+    nearest_of,
+    to_json,
+)
 from davam.families.codes import QuantizedFamily
 from davam.families.text import Latents
 from davam.quality.copies import CopyIndex
 from davam.recipe import load_recipe
+from pipelines.faithfulness import reconstruction_measures
 from tests.small import CODES, small_davam, spread_codebook
 
 FEW = ["stage_one.epochs=2", "stage_two.epochs=1", "model.codebook_size=16"]
@@ -49,6 +60,23 @@ def test_the_nearest_sentence_shares_the_longest_run() -> None:
     index = CopyIndex.build(training, texts)
     found = nearest_of(index, texts, [3, 4], [[1, 8, 9, 10], [1, 2]], ["q w x y", "q r"])
     assert found == (Nearest(3, "q w x y", "v w x y", 3), Nearest(4, "q r", "", 0))
+
+
+def test_bleu_of_reconstructions_by_hand_and_by_the_library() -> None:
+    # 8 of 9 words, 6 of 8 pairs, 4 of 7 triples and 3 of 6 quadruples are of the text, which is not longer.
+    text, rebuilt = ["a b c d e f g h"], ["a b x c d e f g h"]
+    by_hand = (8 / 9 * 6 / 8 * 4 / 7 * 3 / 6) ** 0.25
+    assert corpus_bleu(rebuilt, text) == pytest.approx(by_hand)
+    assert corpus_bleu(text, text) == pytest.approx(1)
+    assert corpus_bleu(rebuilt, text) == pytest.approx(sacrebleu.corpus_bleu(rebuilt, [text]).score / 100)
+
+
+def test_reconstructions_are_measured_where_there_are_latents() -> None:
+    columns = {"text": ["a b c d", "e f g h"], "reconstruction": ["a b c d", ""]}
+    assert reconstruction_measures(pa.table(columns | {"num_latents": [4, 0]})) == {
+        "free_running_bleu": pytest.approx(1)
+    }
+    assert reconstruction_measures(pa.table(columns | {"num_latents": [0, 0]})) == {}
 
 
 def test_what_was_written_is_read() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2LMHeadModel
+from transformers import CTRLTokenizer, GPT2Config, GPT2LMHeadModel
 
 from davam.data.tokenizer import BOS_ID, EOS_ID, UNK_ID, TextTokenizer
 from davam.errors import ArtifactError, DataError
@@ -113,6 +113,23 @@ def test_the_digest_is_of_weights_and_tokenizer(folder: Path, judge: CausalLmJud
     assert load_causal_lm(str(folder)).digest() == judge.digest()
     assert load_causal_lm(str(causal_lm_folder(tmp_path / "uniform", uniform=True))).digest() != judge.digest()
     assert load_causal_lm(str(causal_lm_folder(tmp_path / "no_bos", bos=False))).digest() != judge.digest()
+
+
+def slow_judge(folder: Path, words: str) -> CausalLmJudge:
+    """A judge whose tokenizer is plain Python, as those of some older models are."""
+    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words.split())}), "utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", "utf-8")
+    tokenizer = CTRLTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    assert not hasattr(tokenizer, "backend_tokenizer")
+    torch.manual_seed(0)
+    return CausalLmJudge(GPT2LMHeadModel(GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2)), tokenizer)
+
+
+def test_a_judge_with_a_tokenizer_in_plain_python_has_a_digest(tmp_path: Path) -> None:
+    judge = slow_judge(tmp_path, "<unk> a</w> b</w>")
+    assert judge(["a b a"]).tokens_N.tolist() == [2]
+    assert judge.digest() == slow_judge(tmp_path, "<unk> a</w> b</w>").digest()
+    assert judge.digest() != slow_judge(tmp_path, "<unk> b</w> a</w>").digest()
 
 
 def test_a_folder_is_judged_without_any_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

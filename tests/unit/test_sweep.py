@@ -9,24 +9,30 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from davam.data.artifacts import Store
-from davam.data.schemas import check
+from davam.data.artifacts import Store, write_table
+from davam.data.batches import Rows, take_slice
+from davam.data.schemas import SCHEMAS, check
 from davam.errors import ConfigError
 from davam.evaluate import sweep as results
 from davam.evaluate.page import html, markdown
 from davam.evaluate.sweep import Sweep, Trial
+from davam.families import build_family
 from davam.families.davam import DavamConfig
 from davam.families.davam_q import DavamQConfig
 from davam.families.gavam import GavamConfig
 from davam.families.lstm_lm import LstmLmConfig
 from davam.recipe import load_recipe
+from davam.train import comm
 from davam.train.history import read_history, run_name, write_history
 from davam.train.selection import epoch_nats
 from pipelines.selection import flat_codes, text_measures
 from pipelines.sweep import (
+    KL_DYNAMICS,
     axes,
     check_metric,
+    dynamics_of,
     grace_epochs,
+    length_nats,
     open_trials,
     parsed,
     reason,
@@ -110,6 +116,12 @@ def test_trials_that_cannot_be_are_refused(given: list[str], message: str) -> No
         open_trials(options("/s", *given))
 
 
+def test_a_key_without_its_block_is_named_with_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_trials(options("/s", "--grid", "beta_max=0.1,1"))
+    assert str(caught.value) == "trial beta_max=0.1: beta_max: unknown key; did you mean model.beta_max?"
+
+
 def test_a_measure_that_a_trial_will_not_have_is_refused() -> None:
     trials = open_trials(options("/s", "--preset", "tiny", "--grid", "preset=recommended,gavam"))
     check_metric(None, trials)
@@ -170,6 +182,34 @@ def test_an_epoch_is_estimated_with_the_cost_of_its_latents() -> None:
     assert epoch_nats({"valid/rec_nats": 5.0, "valid/tokens": 4.0}, DavamConfig()) is None
     assert epoch_nats({"valid/rec_nats": 5.0, "valid/elbo_nats": 7.0}, GavamConfig()) == 7
     assert epoch_nats({"valid/rec_nats": 5.0}, LstmLmConfig()) == 5
+
+
+def test_a_collapse_ends_at_0_whatever_lengths_cost(tmp_path: Path) -> None:
+    (trial, coded) = open_trials(options(tmp_path, "--preset", "tiny", "--grid", "preset=gavam,recommended", "--prior"))
+    lengths = {"train": [2, 3, 3, 5, 9], "valid": [3, 5]}
+    attempt = trial.run.store.new_attempt("tokens", trial.identities["tokens"])
+    for split, length in lengths.items():
+        ids = list(range(len(length)))
+        columns = {
+            "id": ids,
+            "tokens": [[4] * (n - 1) + [2] for n in length],
+            "length": length,
+            "text": ["a"] * len(ids),
+        }
+        write_table(f"{attempt.uri}/split={split}/a.parquet", pa.table(columns).cast(SCHEMAS["tokens/1"]))
+    trial.run.store.commit(attempt, version=1, recipe={}, inputs={}, counts={}, metrics={}, provenance={})
+    model = build_family(trial.run.recipe.model.model_copy(update={"output_shortlist": 0}), 10, 32)
+    rows = Rows.from_lists(range(5), [[4] * (n - 1) + [2] for n in lengths["train"]])
+    model.begin_epoch(0, lambda: [take_slice(rows, np.arange(5))], 4.0, 0, comm.workers())
+    paid = float(model.length_nats_T[[1, 3]].mean())
+    assert length_nats(trial) == pytest.approx(paid)
+    epochs = [{"epoch": 1.0, "valid/rec_nats": 9.0, "valid/kl_nats_sum": paid + 2}]
+    epochs += [{"epoch": 2.0, "valid/rec_nats": 9.0, "valid/kl_nats_sum": paid}]
+    write_history(str(tmp_path), run_name("stage_one", trial.identities["stage_one"]), epochs)
+    write_history(str(tmp_path), run_name("stage_two", coded.identities["stage_two"]), epochs[:1])
+    assert dynamics_of(trial)[0][KL_DYNAMICS] == [(1.0, pytest.approx(2)), (2.0, pytest.approx(0, abs=1e-5))]
+    # The end of the codes is one of them, and stays in their cost.
+    assert dynamics_of(coded)[0][KL_DYNAMICS] == [(1.0, paid + 2)]
 
 
 def test_a_history_is_read_while_training_runs_and_after(tmp_path: Path) -> None:

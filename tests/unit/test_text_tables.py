@@ -3,10 +3,15 @@
 import argparse
 import json
 import math
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from davam.data.artifacts import write_table
+from davam.data.schemas import SCHEMAS
 from davam.errors import ArtifactError, ConfigError
 from davam.evaluate.judge import Costs
 from davam.evaluate.page import html, markdown
@@ -26,11 +31,21 @@ from davam.evaluate.text_tables import (
     sections,
     to_json,
 )
+from davam.families import family_of
 from davam.recipe import load_recipe
-from pipelines.draws import sampling_of
+from pipelines.draws import real_stage, sampling_of
 from pipelines.judge import JUDGE
-from pipelines.table_two import open_row
-from pipelines.text_tables import judge_source, open_judge, parsed, require_settings, settings_of
+from pipelines.stage import require
+from pipelines.table_two import ROWS, open_row
+from pipelines.text_tables import (
+    judge_source,
+    open_judge,
+    parsed,
+    real_texts_beside,
+    require_settings,
+    settings_of,
+)
+from pipelines.tokens import TOKENS
 
 HOSTILE = "<script>a</script> | b"
 
@@ -110,6 +125,16 @@ class TestPages:
         assert cells[1].rows[0][-1] == "350.14"
         assert {"4.78", "0.288", "0.724"} <= set(cells[2].rows[0])
 
+    def test_rows_of_one_length_stand_together(self) -> None:
+        def lengths(name: str) -> TextRow:
+            costs = Costs(np.array([4.0]), np.array([2]))
+            return TextRow(name, [measured(Setting("length", of, 1), ["a b"], costs, ["a"]) for of in (20, 10)])
+
+        for table in sections(TextTables("T", [], [lengths(REAL), lengths("lstm_lm"), lengths("davam_512")]))[1:3]:
+            assert [row[:2] for row in table.rows] == [
+                [name, length] for length in ("10", "20") for name in (REAL, "lstm_lm", "davam_512")
+            ]
+
     def test_a_row_that_did_not_run_is_said_to_be_missing(self) -> None:
         assert "| gavam | not run |" in markdown(page(TextTables("T", ["c"], [TextRow("gavam"), row(REAL)])))
 
@@ -168,12 +193,43 @@ class TestSettings:
                 require_settings(options(*given), row)
             assert str(caught.value) == message
 
+    def test_real_text_covers_texts_that_it_was_not_drawn_from(self, tmp_path: Path) -> None:
+        run = open_row("vae", parsed(["--store", str(tmp_path)])).run
+        attempt = run.store.new_attempt("tokens", TOKENS.fingerprint(run.recipe))
+        texts = [f"word{place}" for place in range(6)]
+        columns = {"id": range(6), "tokens": [[4, 2]] * 6, "length": [2, 3, 2, 3, 2, 3], "text": texts}
+        write_table(f"{attempt.uri}/split=test/a.parquet", pa.table(columns).cast(SCHEMAS["tokens/1"]))
+        run.store.commit(attempt, version=1, recipe={}, inputs={}, counts={}, metrics={}, provenance={})
+        settings = [Setting("length", 2, 2), Setting("temperature", 1.0, 3), Setting("temperature", 0.5, 3)]
+        beside = real_texts_beside(run, settings)
+        assert beside[0] == ["word0", "word2", "word4", "word5"]
+        assert beside[1] == beside[2] == ["word1", "word3", "word5"]
+        real = run.store.new_attempt("real", "f" * 64)
+        real_stage(settings).build(run, {"tokens": require(TOKENS, run, JUDGE)}, real)
+        drawn = real.read_table("draws/1").to_pylist()
+        for number, others in enumerate(beside):
+            taken = [row["text"] for row in drawn if row["setting"] == number]
+            assert sorted([*taken, *others]) == texts
+
     def test_temperature_one_is_always_there_and_alone_without_a_sweep(self) -> None:
         given = options("--temperatures", "0.5", "--curve-sentences", "7", "--sentences", "3")
         swept = settings_of(open_row("davam_512", given), (10,), given)
         assert swept == [Setting("length", 10, 3), Setting("temperature", 0.5, 7), Setting("temperature", 1.0, 7)]
         for row in (None, open_row("gavam", given)):
             assert settings_of(row, (10,), given) == [Setting("length", 10, 3), Setting("temperature", 1.0, 7)]
+
+    def test_every_row_with_codes_is_swept(self) -> None:
+        given = options("--temperatures", "0.5")
+        for name in ("davam_q", "davam_joint", "davam_class", "davam_exact_512", "dvae", "daps", "transformer_lm"):
+            row = open_row(name, given)
+            settings = settings_of(row, (), given)
+            assert [setting.value for setting in settings] == [0.5, 1.0]
+            family = family_of(row.run.recipe.model)
+            family.check_sampling(Mock(kind=family.kind), sampling_of(settings[0], row.run.recipe))
+
+    def test_the_rows_by_default_are_those_of_the_papers_tables(self) -> None:
+        tables = {name for name in ROWS if paper_shown(name) or paper_generated(name, 10)}
+        assert tables <= set(options().rows.split(","))
 
     def test_a_temperature_is_the_priors_too_where_there_is_one(self) -> None:
         warm = Setting("temperature", 0.7, 1)
