@@ -35,6 +35,7 @@ from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
 
 SHOWN_RECONSTRUCTIONS = 8
+SAMPLED = "sample_"  # begins the name of every measure of samples
 MEANINGS = {
     "rec_nats": ("nats/sentence", "mean -ln p(x|z) of the test sentences, the end symbol included"),
     "kl_nats_sum": (
@@ -153,7 +154,7 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
 def figures(measures: dict[str, float], recipe: Recipe) -> list[Figure]:
     """The measures that have a meaning here, in the order of their table."""
     return [
-        Figure(name, measures[name], *MEANINGS[name], _paper(recipe, name), measures.get(_of_real_text(name)))
+        Figure(name, measures[name], *MEANINGS[name], _paper(recipe, name), _of_real_text(measures, name))
         for name in MEANINGS
         if name in measures
     ]
@@ -244,8 +245,10 @@ def _paper(recipe: Recipe, name: str) -> str | None:
     return f"{figures[name]:g}" if name in figures else None
 
 
-def _of_real_text(name: str) -> str:
-    return name.replace("sample_", "test_", 1)
+def _of_real_text(measures: dict[str, float], name: str) -> float | None:
+    """What is known of samples alone has the same name of real text, but for its beginning."""
+    sampled = name.removeprefix(SAMPLED)
+    return None if sampled == name else measures.get(f"test_{sampled}")
 
 
 def _worker_hours(manifest: Manifest) -> float:
@@ -273,7 +276,7 @@ def needs(recipe: Recipe) -> tuple[Stage, ...]:
     return (TOKENS, *pretraining, STAGE_ONE, *codes, *prior, SAMPLES, EVALUATE, FAITHFULNESS)
 
 
-REPORT = Stage("report", 4, needs, uses, build)
+REPORT = Stage("report", 5, needs, uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(REPORT))
