@@ -3,14 +3,17 @@ and what each code stands for."""
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from davam import api
 from davam.data import fs
 from davam.data.artifacts import Attempt, Manifest
-from davam.data.tokenizer import EOS_ID, TextTokenizer
-from davam.evaluate import metrics
+from davam.data.tokenizer import EOS_ID, UNK_ID, TextTokenizer
 from davam.evaluate.code_browser import CodeEntry, browse_codes
+from davam.evaluate.diversity import diversity
 from davam.evaluate.faithfulness import Faithfulness, Interpolation, nearest_of, to_json
 from davam.families import has_code_a_word
 from davam.generation.held_out import CopyRates, copy_rates_of
@@ -24,6 +27,7 @@ from pipelines.stage import Built, Run, Stage, main
 from pipelines.tokens import TOKENS
 
 SHOWN_SAMPLES = 20
+DIVERSITY = ("entropy_nats", "dist_1", "dist_2")  # depend on how many words there are
 PAIRS, STEPS = 3, 5  # interpolations, and the sentences of each
 
 
@@ -43,7 +47,8 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     fs.write_bytes_atomic(fs.join(attempt.uri, "faithfulness.json"), to_json(found))
     rates = _named("sample", copy_rates_of(text.index, sample_rows, sample_texts, Filters()))
     rates |= _named("test", copy_rates_of(text.index, test_rows, test_texts, Filters()))
-    return Built({"rows": len(ids)}, rates | real_measures(test_texts, len(ids)))
+    rates |= {"test_unk_rate": unknown_rate(test_rows)} | equal_diversity(sample_texts, test_texts)
+    return Built({"rows": len(ids)}, rates)
 
 
 def interpolations(model: api.TextModel, texts: list[str]) -> tuple[Interpolation, ...]:
@@ -64,10 +69,22 @@ def code_entries(run: Run, inputs: dict[str, Manifest], tokenizer: TextTokenizer
     return tuple(browse_codes(codes["codes"].to_pylist(), words))
 
 
-def real_measures(test_texts: list[str], most: int) -> dict[str, float]:
-    """The diversity of as many test sentences as there are samples, or of all."""
-    judged = metrics.sample_measures(test_texts[:most], (), "<unk>")
-    return {f"test_{name}": float(getattr(judged, name)) for name in ("dist_1", "dist_2", "entropy_nats", "unk_rate")}
+def equal_diversity(sample_texts: Sequence[str], test_texts: Sequence[str]) -> dict[str, float]:
+    """How many texts there are of each, and the diversity of both on the same number of first words, `equal_words`:
+    as many as the one with fewer has. What there are too few words for is not there."""
+    texts = {"sample": sample_texts, "test": test_texts}
+    words = min(sum(len(text.split()) for text in part) for part in texts.values())
+    found = {"equal_words": float(words)}
+    for what, part in texts.items():
+        measures = diversity(part, words=words).measures
+        found[f"{what}_rows"] = float(len(part))
+        found |= {f"{what}_{name}_equal_words": measures[name] for name in DIVERSITY if name in measures}
+    return found
+
+
+def unknown_rate(rows: Sequence[Sequence[int]]) -> float:
+    """The share of tokens that are `<unk>`: of real text, what a model of words has to learn and to draw."""
+    return float(np.mean(np.concatenate(rows) == UNK_ID))
 
 
 def _named(what: str, rates: CopyRates) -> dict[str, float]:
@@ -89,7 +106,7 @@ def uses(recipe: Recipe) -> dict[str, Any]:
     return {}
 
 
-FAITHFULNESS = Stage("faithfulness", 1, needs, uses, build)
+FAITHFULNESS = Stage("faithfulness", 2, needs, uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(FAITHFULNESS))

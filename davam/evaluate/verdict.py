@@ -52,9 +52,13 @@ def faults(measures: Mapping[str, float]) -> list[str]:
         found.append(
             f"{copies:.1%} of the samples are copies of training sentences; of unseen real sentences, {real:.1%} are."
         )
-    dist_2, real_dist_2 = measures["sample_dist_2"], measures["test_dist_2"]
+    if "sample_dist_2_equal_words" not in measures:
+        return [*found, "The samples have no words."]
+    dist_2, real_dist_2 = measures["sample_dist_2_equal_words"], measures["test_dist_2_equal_words"]
     if dist_2 < NARROW_SHARE * real_dist_2:
-        found.append(f"The samples are narrow: Dist-2 is {dist_2:.3f}, and {real_dist_2:.3f} of real text.")
+        found.append(
+            f"The samples are narrow: Dist-2 is {dist_2:.3f}, and {real_dist_2:.3f} of as many words of real text."
+        )
     if measures["sample_truncated_rate"] > TRUNCATED_SHARE:
         found.append(f"{measures['sample_truncated_rate']:.1%} of the samples were cut at the longest length.")
     return found

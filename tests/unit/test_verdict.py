@@ -2,14 +2,17 @@
 
 import pytest
 
-from davam.evaluate.verdict import decide
+from davam.data import grammar
+from davam.evaluate.metrics import sample_measures
+from davam.evaluate.verdict import decide, faults
+from pipelines.faithfulness import equal_diversity
 
 GOOD = {
     "kl_nats_sum": 16.4,
     "sample_copy_rate": 0.07,
     "test_copy_rate": 0.08,
-    "sample_dist_2": 0.30,
-    "test_dist_2": 0.31,
+    "sample_dist_2_equal_words": 0.30,
+    "test_dist_2_equal_words": 0.31,
     "sample_truncated_rate": 0.0,
     "ppl_bound_over_floor": 1.04,
 }
@@ -30,7 +33,10 @@ def test_a_run_without_faults_is_kept_until_its_text_is_shown_to_help() -> None:
         ({"kl_nats_sum": 0.05}, "The posterior has collapsed"),
         ({"kl_nats_sum": 3.05, "length_nats": 3.0}, "The posterior has collapsed"),
         ({"sample_copy_rate": 0.171}, r"17.1% of the samples are copies of training sentences; of unseen real"),
-        ({"sample_dist_2": 0.15}, "The samples are narrow: Dist-2 is 0.150, and 0.310 of real text."),
+        (
+            {"sample_dist_2_equal_words": 0.15},
+            "The samples are narrow: Dist-2 is 0.150, and 0.310 of as many words of real text.",
+        ),
         ({"sample_truncated_rate": 0.06}, "6.0% of the samples were cut at the longest length."),
     ],
 )
@@ -43,9 +49,25 @@ def test_each_fault_alone_is_enough_whatever_else_was_found(changed: dict[str, f
 
 
 def test_figures_at_the_limits_are_no_faults() -> None:
-    limits = {"sample_copy_rate": 0.17, "sample_dist_2": 0.155, "sample_truncated_rate": 0.05, "kl_nats_sum": 0.1}
+    limits = {"sample_copy_rate": 0.17, "sample_dist_2_equal_words": 0.155, "sample_truncated_rate": 0.05}
+    limits |= {"kl_nats_sum": 0.1}
     assert decide(GOOD | limits | {"ppl_bound_over_floor": 1.0}, None).decision == "keep"
 
 
 def test_a_family_without_latents_cannot_collapse() -> None:
     assert decide({name: value for name, value in GOOD.items() if name != "kl_nats_sum"}, None).decision == "keep"
+
+
+def test_samples_without_words_are_a_fault() -> None:
+    none = {name: value for name, value in GOOD.items() if name != "sample_dist_2_equal_words"}
+    assert decide(none, None).reasons == ("The samples have no words.",)
+
+
+def test_perfect_text_is_not_narrow_because_there_is_more_of_it() -> None:
+    samples, test_texts = grammar.sample_sentences(10_000, seed=1), grammar.sample_sentences(1_000, seed=2)
+    measures = equal_diversity(samples, test_texts)
+    assert measures["equal_words"] == sum(len(text.split()) for text in test_texts)
+    assert faults(GOOD | measures) == []
+    unequal = {f"sample_{name}": getattr(sample_measures(samples, (), "<unk>"), name) for name in ("dist_1", "dist_2")}
+    assert unequal["sample_dist_2"] < 0.5 * measures["test_dist_2_equal_words"]
+    assert measures["sample_dist_2_equal_words"] == pytest.approx(measures["test_dist_2_equal_words"], rel=0.05)
