@@ -8,9 +8,12 @@ Decision = Literal["promote", "keep", "do not use"]
 Usefulness = Literal["helps", "no difference seen", "hurts"]
 
 COLLAPSED_NATS = 0.1  # of the latents, under which they carry next to nothing
+COLLAPSED_CODES = 1.5  # perplexity of code use: that of one code at 86 positions of 100 and a second at the others
 COPIES_OVER_REAL, COPIES_BEYOND = 2.0, 0.01  # times the rate of unseen real text, and a share more
 NARROW_SHARE = 0.5  # of the real text's Dist-2
 TRUNCATED_SHARE = 0.05
+UNK_OVER_REAL, UNK_BEYOND = 2.0, 0.05  # a model prefers frequent words, of which <unk> is one, but not as much as that
+HOPELESS_GRAMMATICAL_SHARE = 0.1  # with nine samples in ten outside of the language, the text is no example of it
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,19 @@ def decide(measures: Mapping[str, float], usefulness: Usefulness | None) -> Verd
     """The verdict on a run with these measures; `usefulness` is what the augmentation experiment on the same corpus
     found for generators that saw no more text than the language model, if it was made."""
     against = faults(measures)
+    decision: Decision
     if usefulness == "hurts":
         against.append("A language model trained with such text added did worse on real text.")
     if against:
         return Verdict("do not use", tuple(against))
     if usefulness == "helps":
-        return Verdict("promote", ("A language model trained with such text added did better on real text.",))
-    if usefulness is None:
-        return Verdict("keep", ("No fault was found, but whether its text helps was not measured (augment.py does).",))
-    return Verdict("keep", ("No fault was found, but adding its text made no difference that could be seen.",))
+        decision, reason = "promote", "A language model trained with such text added did better on real text."
+    elif usefulness is None:
+        decision = "keep"
+        reason = "No fault was found, but whether its text helps was not measured (augment.py does)."
+    else:
+        decision, reason = "keep", "No fault was found, but adding its text made no difference that could be seen."
+    return Verdict(decision, (reason, *unchecked(measures)))
 
 
 def faults(measures: Mapping[str, float]) -> list[str]:
@@ -47,6 +54,26 @@ def faults(measures: Mapping[str, float]) -> list[str]:
         found.append("A valid figure is under the entropy floor: a counting error until proven otherwise.")
     if measures.get("kl_nats_sum", COLLAPSED_NATS) - measures.get("length_nats", 0.0) < COLLAPSED_NATS:
         found.append("The posterior has collapsed: the latents carry next to nothing about the text.")
+    if measures.get("code_perplexity", COLLAPSED_CODES) < COLLAPSED_CODES:
+        found.append(f"The codebook has collapsed: the perplexity of code use is {measures['code_perplexity']:.2f}.")
+    return found + _faults_of_samples(measures)
+
+
+def unchecked(measures: Mapping[str, float]) -> list[str]:
+    """What could speak against the run and was not looked at."""
+    if "sample_grammatical_rate" in measures:
+        return []
+    return ["Not checked: whether the samples are good sentences (text_tables.py measures their fluency)."]
+
+
+def _faults_of_samples(measures: Mapping[str, float]) -> list[str]:
+    found = []
+    grammatical = measures.get("sample_grammatical_rate", 1.0)
+    if grammatical < HOPELESS_GRAMMATICAL_SHARE:
+        found.append(f"The samples are hardly the language: {grammatical:.1%} of them are grammatical.")
+    unknown, real_unknown = measures["sample_unk_rate"], measures["test_unk_rate"]
+    if unknown > UNK_OVER_REAL * real_unknown + UNK_BEYOND:
+        found.append(f"{unknown:.1%} of the samples' words are <unk>; of real text's, {real_unknown:.1%} are.")
     copies, real = measures["sample_copy_rate"], measures["test_copy_rate"]
     if copies > COPIES_OVER_REAL * real + COPIES_BEYOND:
         found.append(

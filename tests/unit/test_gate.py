@@ -17,6 +17,8 @@ GOOD = {
     "test_dist_2_equal_words": 0.3,
     "sample_copy_rate": 0.05,
     "test_copy_rate": 0.05,
+    "sample_unk_rate": 0.0,
+    "test_unk_rate": 0.0,
     "sample_truncated_rate": 0.0,
 }
 RULES = Thresholds()

@@ -4,11 +4,14 @@ import pytest
 
 from davam.data import grammar
 from davam.evaluate.metrics import sample_measures
-from davam.evaluate.verdict import decide, faults
+from davam.evaluate.verdict import Usefulness, decide, faults
 from pipelines.faithfulness import equal_diversity
 
 GOOD = {
     "kl_nats_sum": 16.4,
+    "code_perplexity": 80.0,
+    "sample_unk_rate": 0.04,
+    "test_unk_rate": 0.03,
     "sample_copy_rate": 0.07,
     "test_copy_rate": 0.08,
     "sample_dist_2_equal_words": 0.30,
@@ -32,6 +35,12 @@ def test_a_run_without_faults_is_kept_until_its_text_is_shown_to_help() -> None:
         ({"ppl_bound_over_floor": 0.99}, "under the entropy floor: a counting error"),
         ({"kl_nats_sum": 0.05}, "The posterior has collapsed"),
         ({"kl_nats_sum": 3.05, "length_nats": 3.0}, "The posterior has collapsed"),
+        ({"code_perplexity": 1.02}, "The codebook has collapsed: the perplexity of code use is 1.02."),
+        ({"sample_unk_rate": 0.9}, "90.0% of the samples' words are <unk>; of real text's, 3.0% are."),
+        (
+            {"sample_grammatical_rate": 0.01},
+            "The samples are hardly the language: 1.0% of them are grammatical.",
+        ),
         ({"sample_copy_rate": 0.171}, r"17.1% of the samples are copies of training sentences; of unseen real"),
         (
             {"sample_dist_2_equal_words": 0.15},
@@ -48,9 +57,17 @@ def test_each_fault_alone_is_enough_whatever_else_was_found(changed: dict[str, f
         assert reason in found.reasons[0]
 
 
+@pytest.mark.parametrize("usefulness", [None, "no difference seen", "helps"])
+def test_a_verdict_says_what_was_not_checked(usefulness: Usefulness | None) -> None:
+    assert decide(GOOD, usefulness).reasons[1:] == (
+        "Not checked: whether the samples are good sentences (text_tables.py measures their fluency).",
+    )
+    assert len(decide(GOOD | {"sample_grammatical_rate": 0.9}, usefulness).reasons) == 1
+
+
 def test_figures_at_the_limits_are_no_faults() -> None:
     limits = {"sample_copy_rate": 0.17, "sample_dist_2_equal_words": 0.155, "sample_truncated_rate": 0.05}
-    limits |= {"kl_nats_sum": 0.1}
+    limits |= {"kl_nats_sum": 0.1, "code_perplexity": 1.5, "sample_unk_rate": 0.11, "sample_grammatical_rate": 0.1}
     assert decide(GOOD | limits | {"ppl_bound_over_floor": 1.0}, None).decision == "keep"
 
 
