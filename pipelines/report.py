@@ -18,7 +18,7 @@ from davam.evaluate.events import write_events
 from davam.evaluate.faithfulness import from_json
 from davam.evaluate.paper import paper_figures
 from davam.evaluate.report import Figure, Reconstruction, Report, Sample, StageRow, render, to_json
-from davam.evaluate.verdict import Usefulness, decide
+from davam.evaluate.verdict import Usefulness, decide, too_few
 from davam.families.codes import CodesConfig
 from davam.quality.checks import Filters
 from davam.recipe import GrammarData, Recipe
@@ -157,12 +157,14 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
 
 
 def figures(measures: dict[str, float], recipe: Recipe) -> list[Figure]:
-    """The measures that have a meaning here, in the order of their table."""
-    return [
-        Figure(name, measures[name], *MEANINGS[name], _paper(recipe, name), _of_real_text(measures, name))
-        for name in MEANINGS
-        if name in measures
-    ]
+    """The measures that have a meaning here, in the order of their table; those of too few texts say so."""
+    few, found = too_few(measures, "sample"), []
+    for name, (unit, meaning) in MEANINGS.items():
+        if name in measures:
+            of_few = few is not None and name.startswith(SAMPLED) and name != "sample_rows"
+            value, shown_unit = (few, "") if of_few else (measures[name], unit)
+            found.append(Figure(name, value, shown_unit, meaning, _paper(recipe, name), _of_real_text(measures, name)))
+    return found
 
 
 def summary(measures: dict[str, float]) -> str:
@@ -176,10 +178,9 @@ def summary(measures: dict[str, float]) -> str:
             f"{measures['rec_nats']:.2f} nats a sentence and the latents {measures['kl_nats_sum']:.2f}."
         )
     if "ppl_floor" in measures:
-        text += (
-            f" The corpus itself has a floor of {measures['ppl_floor']:.2f}, and "
-            f"{measures['sample_grammatical_rate']:.0%} of the samples are grammatical."
-        )
+        text += f" The corpus itself has a floor of {measures['ppl_floor']:.2f}"
+        few = too_few(measures, "sample") is not None
+        text += "." if few else f", and {measures['sample_grammatical_rate']:.0%} of the samples are grammatical."
     return text
 
 
@@ -250,10 +251,12 @@ def _paper(recipe: Recipe, name: str) -> str | None:
     return f"{figures[name]:g}" if name in figures else None
 
 
-def _of_real_text(measures: dict[str, float], name: str) -> float | None:
+def _of_real_text(measures: dict[str, float], name: str) -> float | str | None:
     """What is known of samples alone has the same name of real text, but for its beginning."""
     sampled = name.removeprefix(SAMPLED)
-    return None if sampled == name else measures.get(f"test_{sampled}")
+    if sampled == name or f"test_{sampled}" not in measures:
+        return None
+    return (None if sampled == "rows" else too_few(measures, "test")) or measures[f"test_{sampled}"]
 
 
 def _worker_hours(manifest: Manifest) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from davam.config import Frozen
-from davam.evaluate.verdict import faults
+from davam.evaluate.verdict import faults, uncounted
 
 DIVERSITY, REAL_DIVERSITY = "sample_dist_2_equal_words", "test_dist_2_equal_words"
 
@@ -35,7 +35,8 @@ class Decision:
 def decide(champion: Mapping[str, float] | None, challenger: Mapping[str, float], thresholds: Thresholds) -> Decision:
     """The decision on a challenger; `frozen_ppl` is the valid perplexity of the same sentences for both, the other
     measures are those of each one's own run. The first model of a channel has no champion to beat."""
-    against = faults(challenger)
+    # Nobody looks at a model before a channel points to it, so what could not be checked is not promoted.
+    against = [*faults(challenger), *uncounted(challenger)]
     if champion is None:
         return Decision(not against, tuple(against) or ("The channel has no model yet.",))
     reasons, passed = list(against), not against
@@ -57,6 +58,8 @@ def _comparisons(
         usage = champion["code_perplexity"]
         least = thresholds.min_code_usage * usage
         found.append(_at_least("code_perplexity", challenger, least, f"the champion has {usage:.3f}"))
+    if uncounted(challenger):
+        return found
     if DIVERSITY in challenger:
         found.append(_diverse(champion, challenger, thresholds))
     old_copies, new_copies = (each["sample_copy_rate"] - each["test_copy_rate"] for each in (champion, challenger))

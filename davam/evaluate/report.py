@@ -33,14 +33,14 @@ from davam.evaluate.verdict import Verdict
 @dataclass(frozen=True)
 class Figure:
     """One number with what it means; `paper` is the value the paper prints for it, and `real` that of unseen real text,
-    if any."""
+    if any. A text in the place of a number says why there is none."""
 
     name: str
     value: float | int | str
     unit: str
     meaning: str
     paper: str | None = None
-    real: float | None = None
+    real: float | str | None = None
 
 
 @dataclass(frozen=True)

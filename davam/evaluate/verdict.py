@@ -9,6 +9,7 @@ Usefulness = Literal["helps", "no difference seen", "hurts"]
 
 COLLAPSED_NATS = 0.1  # of the latents, under which they carry next to nothing
 COLLAPSED_CODES = 1.5  # perplexity of code use: that of one code at 86 positions of 100 and a second at the others
+LEAST_TEXTS = 100  # samples, and test sentences: of fewer, a share of COPIES_BEYOND is not even one
 COPIES_OVER_REAL, COPIES_BEYOND = 2.0, 0.01  # times the rate of unseen real text, and a share more
 NARROW_SHARE = 0.5  # of the real text's Dist-2
 TRUNCATED_SHARE = 0.05
@@ -61,16 +62,42 @@ def faults(measures: Mapping[str, float]) -> list[str]:
 
 def unchecked(measures: Mapping[str, float]) -> list[str]:
     """What could speak against the run and was not looked at."""
-    if "sample_grammatical_rate" in measures:
-        return []
-    return ["Not checked: whether the samples are good sentences (text_tables.py measures their fluency)."]
+    found = uncounted(measures)
+    if "sample_grammatical_rate" not in measures:
+        found.append("Not checked: whether the samples are good sentences (text_tables.py measures their fluency).")
+    return found
+
+
+def uncounted(measures: Mapping[str, float]) -> list[str]:
+    """What was not looked at because there are too few samples, or too few real sentences beside them."""
+    samples, real = too_few(measures, "sample"), too_few(measures, "test")
+    if samples is not None:
+        return [f"Not checked: the samples, of which there are {samples} (samples.rows)."]
+    if real is not None:
+        return [f"Not checked: copies, diversity and unknown words, for want of real text to compare with: {real}."]
+    return []
+
+
+def too_few(measures: Mapping[str, float], what: Literal["sample", "test"]) -> str | None:
+    """What stands in the place of figures of samples, or of test sentences, where these are too few for them."""
+    rows = int(measures[f"{what}_rows"])
+    return f"too few: {rows} of {LEAST_TEXTS}" if rows < LEAST_TEXTS else None
 
 
 def _faults_of_samples(measures: Mapping[str, float]) -> list[str]:
-    found = []
+    if too_few(measures, "sample") is not None:
+        return []
+    found = [] if too_few(measures, "test") is not None else _faults_beside_real_text(measures)
     grammatical = measures.get("sample_grammatical_rate", 1.0)
     if grammatical < HOPELESS_GRAMMATICAL_SHARE:
         found.append(f"The samples are hardly the language: {grammatical:.1%} of them are grammatical.")
+    if measures["sample_truncated_rate"] > TRUNCATED_SHARE:
+        found.append(f"{measures['sample_truncated_rate']:.1%} of the samples were cut at the longest length.")
+    return found
+
+
+def _faults_beside_real_text(measures: Mapping[str, float]) -> list[str]:
+    found = []
     unknown, real_unknown = measures["sample_unk_rate"], measures["test_unk_rate"]
     if unknown > UNK_OVER_REAL * real_unknown + UNK_BEYOND:
         found.append(f"{unknown:.1%} of the samples' words are <unk>; of real text's, {real_unknown:.1%} are.")
@@ -86,6 +113,4 @@ def _faults_of_samples(measures: Mapping[str, float]) -> list[str]:
         found.append(
             f"The samples are narrow: Dist-2 is {dist_2:.3f}, and {real_dist_2:.3f} of as many words of real text."
         )
-    if measures["sample_truncated_rate"] > TRUNCATED_SHARE:
-        found.append(f"{measures['sample_truncated_rate']:.1%} of the samples were cut at the longest length.")
     return found

@@ -17,6 +17,8 @@ GOOD = {
     "test_dist_2_equal_words": 0.3,
     "sample_copy_rate": 0.05,
     "test_copy_rate": 0.05,
+    "sample_rows": 1000,
+    "test_rows": 1000,
     "sample_unk_rate": 0.0,
     "test_unk_rate": 0.0,
     "sample_truncated_rate": 0.0,
@@ -54,6 +56,14 @@ def test_each_threshold_can_keep_the_champion(change: dict[str, float], said: st
     decision = decide(GOOD, GOOD | {"frozen_ppl": 95.0} | change, RULES)
     assert not decision.promote
     assert any(reason.startswith(said) for reason in decision.reasons)
+
+
+@pytest.mark.parametrize("champion", [None, GOOD])
+def test_what_could_not_be_checked_is_not_promoted(champion: dict[str, float] | None) -> None:
+    decision = decide(champion, GOOD | {"frozen_ppl": 95.0, "sample_rows": 5}, RULES)
+    assert not decision.promote
+    assert decision.reasons[0] == "Not checked: the samples, of which there are too few: 5 of 100 (samples.rows)."
+    assert not any("copies" in reason or "dist_2" in reason for reason in decision.reasons)
 
 
 def test_nobody_has_to_be_more_diverse_than_text() -> None:

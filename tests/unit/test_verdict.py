@@ -12,6 +12,8 @@ GOOD = {
     "code_perplexity": 80.0,
     "sample_unk_rate": 0.04,
     "test_unk_rate": 0.03,
+    "sample_rows": 1000,
+    "test_rows": 1000,
     "sample_copy_rate": 0.07,
     "test_copy_rate": 0.08,
     "sample_dist_2_equal_words": 0.30,
@@ -73,6 +75,23 @@ def test_figures_at_the_limits_are_no_faults() -> None:
 
 def test_a_family_without_latents_cannot_collapse() -> None:
     assert decide({name: value for name, value in GOOD.items() if name != "kl_nats_sum"}, None).decision == "keep"
+
+
+def test_of_too_few_samples_nothing_is_said_but_that() -> None:
+    few = GOOD | {"sample_rows": 99, "sample_dist_2_equal_words": 0.01, "sample_truncated_rate": 1.0}
+    assert faults(few) == []
+    assert decide(few, None).reasons[1] == (
+        "Not checked: the samples, of which there are too few: 99 of 100 (samples.rows)."
+    )
+    assert decide(few | {"sample_rows": 100}, None).decision == "do not use"
+
+
+def test_with_too_little_real_text_samples_are_judged_by_themselves() -> None:
+    few = GOOD | {"test_rows": 40, "sample_dist_2_equal_words": 0.01}
+    assert decide(few, None).reasons[1] == (
+        "Not checked: copies, diversity and unknown words, for want of real text to compare with: too few: 40 of 100."
+    )
+    assert len(faults(few | {"sample_truncated_rate": 1.0})) == 1
 
 
 def test_samples_without_words_are_a_fault() -> None:
