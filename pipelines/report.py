@@ -16,7 +16,7 @@ from davam.data.artifacts import Attempt, Manifest, short
 from davam.evaluate.charts import Curve
 from davam.evaluate.events import write_events
 from davam.evaluate.faithfulness import from_json
-from davam.evaluate.paper import paper_figures
+from davam.evaluate.paper import paper_figures, paper_row
 from davam.evaluate.report import Figure, Reconstruction, Report, Sample, StageRow, render, to_json
 from davam.evaluate.verdict import Usefulness, decide, too_few
 from davam.families.codes import CodesConfig
@@ -161,9 +161,10 @@ def figures(measures: dict[str, float], recipe: Recipe) -> list[Figure]:
     few, found = too_few(measures, "sample"), []
     for name, (unit, meaning) in MEANINGS.items():
         if name in measures:
-            of_few = few is not None and name.startswith(SAMPLED) and name != "sample_rows"
-            value, shown_unit = (few, "") if of_few else (measures[name], unit)
-            found.append(Figure(name, value, shown_unit, meaning, _paper(recipe, name), _of_real_text(measures, name)))
+            shown: float | str = measures[name]
+            if few is not None and name.startswith(SAMPLED) and name != "sample_rows":
+                shown, unit = few, ""
+            found.append(Figure(name, shown, unit, meaning, _paper(recipe, name), _of_real_text(measures, name)))
     return found
 
 
@@ -247,7 +248,7 @@ def _family(recipe: Recipe) -> str:
 
 
 def _paper(recipe: Recipe, name: str) -> str | None:
-    figures = paper_figures(recipe.corpus, recipe.paper_row)
+    figures = paper_figures(recipe.corpus, paper_row(recipe.paper_row, recipe.model))
     return f"{figures[name]:g}" if name in figures else None
 
 

@@ -24,7 +24,7 @@ from davam.data import fs
 from davam.data.artifacts import Manifest, provenance
 from davam.data.batches import plan_epoch, row_noise
 from davam.errors import ConfigError, TrainingError
-from davam.evaluate.paper import paper_figures
+from davam.evaluate.paper import paper_figures, paper_row
 from davam.evaluate.table import Table, TableRow, page
 from davam.families.base import Clock
 from davam.families.codes import CodesConfig
@@ -283,7 +283,7 @@ def log_path(row: Row) -> str:
 def measured(row: Row) -> TableRow:
     """The row with its measures; without any when it did not run."""
     recipe, store = row.run.recipe, row.run.store
-    paper = paper_figures(recipe.corpus, recipe.paper_row)
+    paper = paper_figures(recipe.corpus, paper_row(recipe.paper_row, recipe.model))
     found = store.find(EVALUATE.name, EVALUATE.fingerprint(recipe))
     if found is None:
         return TableRow(row.name, paper)
