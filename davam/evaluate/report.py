@@ -66,7 +66,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Section:
-    """An experiment beside the run: what it found in words, a table, and its charts."""
+    """An experiment beside the run: what it found in words, a table, and its charts; `notes` say how it came about. As
+    on pages, columns named `text` hold sentences."""
 
     title: str
     finding: str
@@ -74,6 +75,7 @@ class Section:
     rows: Sequence[Sequence[str]]
     curves: Sequence[Curve]
     intervals: Sequence[Intervals] = ()
+    notes: Sequence[str] = ()  # sections that were kept by earlier versions have none
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def report() -> Report:
                 [["0", "88.1"], ["1", "80.2"]],
                 [Curve("Perplexity", "ratio", "ppl", {"davam": [(0, 88.1), (1, 80.2)]})],
                 [Intervals("Spread", "ratio", "ppl", {"davam": [(0, 88.1, 87.0, 89.0), (1, 80.2, 79.0, math.inf)]})],
+                ["Seed 0; judged by gpt2."],
             )
         ],
         lengths={"real": [3, 4, 4, 9], "sampled": [2, 4]},
@@ -199,6 +200,12 @@ def test_samples_stand_beside_their_nearest_training_sentence(page: str) -> None
 def test_codes_are_named_by_their_words_and_contexts(page: str) -> None:
     text = " ".join(Outline(page).text.split())
     assert "code 3, 1,200 times dog 75%, cat 25% a big dog runs" in text
+
+
+def test_an_experiment_says_how_it_came_about_above_its_table(report: Report, page: str) -> None:
+    text = Outline(page).text
+    assert text.index("It helps.") < text.index("Seed 0; judged by gpt2.") < text.index("88.1")
+    assert json.loads(to_json(report))["sections"][0]["notes"] == ["Seed 0; judged by gpt2."]
 
 
 def test_words_that_were_lost_or_changed_are_marked(page: str) -> None:
