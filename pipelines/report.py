@@ -1,5 +1,6 @@
 """Stage `report`: one self-contained page, and its JSON twin, of all that was built and measured."""
 
+import json
 import shlex
 import sys
 import tempfile
@@ -12,7 +13,7 @@ import numpy as np
 import yaml
 
 from davam.data import fs, grammar
-from davam.data.artifacts import Attempt, Manifest, short
+from davam.data.artifacts import Attempt, Manifest, plan_uri, short
 from davam.evaluate.charts import Curve
 from davam.evaluate.events import write_events
 from davam.evaluate.faithfulness import from_json
@@ -148,7 +149,7 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
             "test sentences": [len(text.split()) for text in scores["text"].to_pylist()],
             "samples": [len(text.split()) for text in samples["text"].to_pylist()],
         },
-        stages=[_row(manifest) for manifest in inputs.values()],
+        stages=[_row(manifest, began_utc(run)) for manifest in inputs.values()],
         worker_hours=sum(map(_worker_hours, inputs.values())),
         lineage={name: short(manifest.fingerprint) for name, manifest in inputs.items()},
         recipe_yaml=yaml.safe_dump(run.recipe.plain(), sort_keys=False),
@@ -265,15 +266,21 @@ def _worker_hours(manifest: Manifest) -> float:
     return float(manifest.provenance.get("wall_s", 0.0) * manifest.provenance.get("workers", 1) / 3600)
 
 
-def _row(manifest: Manifest) -> StageRow:
-    rows = manifest.counts.get("rows")
+def began_utc(run: Run) -> str:
+    """When the run was last begun by `full.py`; nothing for stages that are built one by one."""
+    uri = plan_uri(run.store.uri, short(REPORT.fingerprint(run.recipe)))
+    return str(json.loads(fs.read_bytes(uri))["created_utc"]) if fs.exists(uri) else ""
+
+
+def _row(manifest: Manifest, began: str) -> StageRow:
+    reused = "reused, " if manifest.created_utc < began else ""
     return StageRow(
         manifest.stage,
-        f"built {manifest.created_utc}",
+        f"{reused}built {manifest.created_utc}",
         short(manifest.fingerprint),
-        rows,
+        manifest.counts.get("rows"),
         manifest.provenance.get("wall_s"),
-        "",
+        manifest.provenance.get("why", "not recorded"),  # earlier manifests do not say
     )
 
 

@@ -1,7 +1,25 @@
 """What the stage `report` makes of a run's measures, samples and experiments."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from davam.data import fs
+from davam.data.artifacts import Manifest, Store, write_table
+from davam.data.schemas import SCHEMAS
+from davam.evaluate.faithfulness import Faithfulness, to_json
+from davam.evaluate.report import Section, render
+from davam.evaluate.verdict import Usefulness
+from davam.execution import Execution
 from davam.recipe import load_recipe
-from pipelines.report import figures, summary
+from pipelines.experiments import Experiment, record
+from pipelines.report import REPORT, compose, figures, summary, usefulness
+from pipelines.stage import Run
+from tests.unit.test_verdict import GOOD
 
 PLAIN = load_recipe(["lstm_lm", "tiny"])
 COUNTS: dict[str, float] = {"sample_rows": 1000, "test_rows": 1000}
@@ -24,3 +42,74 @@ def test_figures_of_too_few_texts_say_so() -> None:
     floor = measures | {"ppl_bound": 9.0, "kl_nats_sum": 1.0, "ppl_floor": 8.0, "sample_grammatical_rate": 0.4}
     assert summary(floor | {"sample_rows": 5}).endswith(" The corpus itself has a floor of 8.00.")
     assert summary(floor | COUNTS).endswith(" a floor of 8.00, and 40% of the samples are grammatical.")
+
+
+FOUND = Experiment(
+    Section("Is it worth adding?", "It is.", ["ratio"], [["1"]], [], [], ["Seed 0."]), "lstm_lm", "helps"
+)
+
+
+def test_usefulness_is_that_of_text_of_the_recipes_own_family() -> None:
+    sweep = replace(FOUND, family="", usefulness=None)
+    assert usefulness([sweep, replace(FOUND, family="davam", usefulness="hurts"), FOUND], PLAIN) == "helps"
+    assert usefulness([sweep, replace(FOUND, family="davam")], PLAIN) is None
+
+
+def artifact(store: Store, stage: str, metrics: dict[str, float], files: dict[str, Any]) -> Manifest:
+    """A committed artifact of files: rows of a schema, or bytes."""
+    attempt = store.new_attempt(stage, stage.ljust(64, "0"))
+    for name, content in files.items():
+        uri = fs.join(attempt.uri, name)
+        if isinstance(content, pa.Table):
+            write_table(uri, content)
+        else:
+            fs.write_bytes_atomic(uri, content)
+    counts = {"rows": 1, "dropped_blank": 0, "dropped_too_long": 0}
+    took = {"wall_s": 1.0, "why": f"{stage} changed"}
+    return store.commit(attempt, version=1, recipe={}, inputs={}, counts=counts, metrics=metrics, provenance=took)
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> tuple[Run, dict[str, Manifest]]:
+    """A run of one test sentence and one sample whose stages before the report are done."""
+    store = Store(str(tmp_path))
+    texts = {"text": "a dog runs", "reconstruction": "a dog", "truncated": False}
+    lists: dict[str, Any] = {key: [] for key in ("codes", "latents", "tokens", "posterior_mean", "posterior_logvar")}
+    schemas = [SCHEMAS[name] for name in ("scores/2", "samples/2")]
+    numbers: dict[str, Any] = {name: 0 for schema in schemas for name in schema.names}
+    scores, samples = (pa.Table.from_pylist([numbers | lists | texts], schema) for schema in schemas)
+    measures = GOOD | {"ppl_exact": 9.0, "rec_nats": 8.5}
+    inputs = {
+        "tokens": artifact(store, "tokens", {}, {"none": b"-"}),
+        "stage_one": artifact(store, "stage_one", {}, {"metrics.json": b'{"stage_one": {"history": []}}'}),
+        "samples": artifact(store, "samples", {}, {"rows.parquet": samples}),
+        "evaluate": artifact(store, "evaluate", measures, {"rows.parquet": scores}),
+        "faithfulness": artifact(store, "faithfulness", {}, {"a.json": to_json(Faithfulness((), (), ()))}),
+    }
+    return Run(PLAIN, Execution(store=store.uri), store, ("--preset", "lstm_lm")), inputs
+
+
+@pytest.mark.parametrize(("found", "decision"), [("helps", "promote"), ("hurts", "do not use")])
+def test_an_experiment_becomes_a_section_and_decides(
+    built: tuple[Run, dict[str, Manifest]], found: Usefulness, decision: str
+) -> None:
+    run, inputs = built
+    before = compose(run, inputs)
+    assert (before.verdict.decision, before.sections) == ("keep", [])
+    record(run.store, inputs["tokens"], "augment-lstm_lm", replace(FOUND, usefulness=found))
+    after = compose(run, inputs)
+    assert after.verdict.decision == decision
+    assert after.sections == [FOUND.section]
+    assert "Is it worth adding?" in render(after)
+
+
+def test_stages_say_why_they_were_built_and_which_were_reused(built: tuple[Run, dict[str, Manifest]]) -> None:
+    run, inputs = built
+    (tokens, *_) = compose(run, inputs).stages
+    created = inputs["tokens"].created_utc
+    assert (tokens.action, tokens.why) == (f"built {created}", "tokens changed")
+    uri = fs.join(run.store.uri, "plans", f"{REPORT.fingerprint(run.recipe)[:12]}.json")
+    fs.write_bytes_atomic(uri, json.dumps({"created_utc": "2999-01-01T00:00:00+00:00"}).encode())
+    assert {stage.action.split()[0] for stage in compose(run, inputs).stages} == {"reused,"}
+    unsaid = inputs | {"tokens": replace(inputs["tokens"], provenance={})}
+    assert compose(run, unsaid).stages[0].why == "not recorded"
