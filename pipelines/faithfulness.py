@@ -3,17 +3,19 @@ text to text through the latents, and what each code stands for."""
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from davam import api
 from davam.data import fs
 from davam.data.artifacts import Attempt, Manifest
-from davam.data.tokenizer import EOS_ID, TextTokenizer
-from davam.evaluate import metrics
+from davam.data.tokenizer import EOS_ID, UNK_ID, TextTokenizer
 from davam.evaluate.code_browser import CodeEntry, browse_codes
+from davam.evaluate.diversity import diversity
 from davam.evaluate.faithfulness import Faithfulness, Interpolation, corpus_bleu, nearest_of, to_json
 from davam.families import has_code_a_word
 from davam.generation.held_out import CopyRates, copy_rates_of
@@ -28,6 +30,7 @@ from pipelines.stage import Built, Run, Stage, main
 from pipelines.tokens import TOKENS
 
 SHOWN_SAMPLES = 20
+DIVERSITY = ("entropy_nats", "dist_1", "dist_2")  # depend on how many words there are
 PAIRS, STEPS = 3, 5  # interpolations, and the sentences of each
 
 
@@ -47,8 +50,9 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     fs.write_bytes_atomic(fs.join(attempt.uri, "faithfulness.json"), to_json(found))
     rates = _named("sample", copy_rates_of(text.index, sample_rows, sample_texts, Filters()))
     rates |= _named("test", copy_rates_of(text.index, test_rows, test_texts, Filters()))
+    rates |= {"test_unk_rate": unknown_rate(test_rows)} | equal_diversity(sample_texts, test_texts)
     scores = run.store.read_table(inputs["evaluate"], "scores/2", columns=["text", "reconstruction", "num_latents"])
-    return Built({"rows": len(ids)}, rates | real_measures(test_texts, len(ids)) | reconstruction_measures(scores))
+    return Built({"rows": len(ids)}, rates | reconstruction_measures(scores))
 
 
 def reconstruction_measures(scores: pa.Table) -> dict[str, float]:
@@ -77,10 +81,22 @@ def code_entries(run: Run, inputs: dict[str, Manifest], tokenizer: TextTokenizer
     return tuple(browse_codes(codes["codes"].to_pylist(), words))
 
 
-def real_measures(test_texts: list[str], most: int) -> dict[str, float]:
-    """The diversity of as many test sentences as there are samples, or of all."""
-    judged = metrics.sample_measures(test_texts[:most], (), "<unk>")
-    return {f"test_{name}": float(getattr(judged, name)) for name in ("dist_1", "dist_2", "entropy_nats", "unk_rate")}
+def equal_diversity(sample_texts: Sequence[str], test_texts: Sequence[str]) -> dict[str, float]:
+    """How many texts there are of each, and the diversity of both on the same number of first words, `equal_words`:
+    as many as the one with fewer has. What there are too few words for is not there."""
+    texts = {"sample": sample_texts, "test": test_texts}
+    words = min(sum(len(text.split()) for text in part) for part in texts.values())
+    found = {"equal_words": float(words)}
+    for what, part in texts.items():
+        measures = diversity(part, words=words).measures
+        found[f"{what}_rows"] = float(len(part))
+        found |= {f"{what}_{name}_equal_words": measures[name] for name in DIVERSITY if name in measures}
+    return found
+
+
+def unknown_rate(rows: Sequence[Sequence[int]]) -> float:
+    """The share of tokens that are `<unk>`: of real text, what a model of words has to learn and to draw."""
+    return float(np.mean(np.concatenate(rows) == UNK_ID))
 
 
 def _named(what: str, rates: CopyRates) -> dict[str, float]:

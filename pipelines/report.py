@@ -1,5 +1,6 @@
 """Stage `report`: one self-contained page, and its JSON twin, of all that was built and measured."""
 
+import json
 import shlex
 import sys
 import tempfile
@@ -12,13 +13,13 @@ import numpy as np
 import yaml
 
 from davam.data import fs, grammar
-from davam.data.artifacts import Attempt, Manifest, short
+from davam.data.artifacts import Attempt, Manifest, plan_uri, short
 from davam.evaluate.charts import Curve
 from davam.evaluate.events import write_events
 from davam.evaluate.faithfulness import from_json
-from davam.evaluate.paper import paper_figures
+from davam.evaluate.paper import paper_figures, paper_row
 from davam.evaluate.report import Figure, Reconstruction, Report, Sample, StageRow, render, to_json
-from davam.evaluate.verdict import Finding, decide
+from davam.evaluate.verdict import Finding, decide, too_few
 from davam.families.codes import CodesConfig
 from davam.quality.checks import Filters
 from davam.recipe import GrammarData, Recipe
@@ -35,6 +36,7 @@ from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
 
 SHOWN_RECONSTRUCTIONS = 8
+SAMPLED = "sample_"  # begins the name of every measure of samples
 MEANINGS = {
     "rec_nats": ("nats/sentence", "mean -ln p(x|z) of the test sentences, the end symbol included"),
     "kl_nats_sum": (
@@ -67,9 +69,14 @@ MEANINGS = {
     "free_running_accuracy": ("share", "tokens right in their place when the decoder runs free on the true codes"),
     "free_running_bleu": ("0 to 1", "BLEU-4 of the rebuilt sentences: a word too many does not spoil the rest"),
     "free_running_exact": ("share", "sentences rebuilt exactly, running free"),
-    "sample_entropy_nats": ("nats", "entropy of the samples' words"),
-    "sample_dist_1": ("share", "different words over words, all samples as one list"),
-    "sample_dist_2": ("share", "different word pairs over word pairs, all samples as one list"),
+    "sample_rows": ("sentences", "how many sentences the figures of samples and of real text are of"),
+    "equal_words": ("words", "first words of samples and of real text alike, of which the next three figures are"),
+    "sample_entropy_nats_equal_words": ("nats", "entropy of those words"),
+    "sample_dist_1_equal_words": ("share", "different words over words, as one list"),
+    "sample_dist_2_equal_words": ("share", "different word pairs over word pairs, as one list"),
+    "sample_entropy_nats": ("nats", "entropy of the words of all samples; grows with their number"),
+    "sample_dist_1": ("share", "different words over words, all samples as one list; falls with their number"),
+    "sample_dist_2": ("share", "different word pairs over word pairs, all samples as one list; falls likewise"),
     "sample_unk_rate": ("share", "words of the samples that are <unk>"),
     "sample_copy_rate": ("share", "samples that are training sentences as a whole"),
     "sample_near_copy_rate": ("share", "samples that are nearly a training sentence"),
@@ -143,7 +150,7 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
             "test sentences": [len(text.split()) for text in scores["text"].to_pylist()],
             "samples": [len(text.split()) for text in samples["text"].to_pylist()],
         },
-        stages=[_row(manifest) for manifest in inputs.values()],
+        stages=[_row(manifest, began_utc(run)) for manifest in inputs.values()],
         worker_hours=sum(map(_worker_hours, inputs.values())),
         lineage={name: short(manifest.fingerprint) for name, manifest in inputs.items()},
         recipe_yaml=yaml.safe_dump(run.recipe.plain(), sort_keys=False),
@@ -152,12 +159,15 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
 
 
 def figures(measures: dict[str, float], recipe: Recipe) -> list[Figure]:
-    """The measures that have a meaning here, in the order of their table."""
-    return [
-        Figure(name, measures[name], *MEANINGS[name], _paper(recipe, name), measures.get(_of_real_text(name)))
-        for name in MEANINGS
-        if name in measures
-    ]
+    """The measures that have a meaning here, in the order of their table; those of too few texts say so."""
+    few, found = too_few(measures, "sample"), []
+    for name, (unit, meaning) in MEANINGS.items():
+        if name in measures:
+            shown: float | str = measures[name]
+            if few is not None and name.startswith(SAMPLED) and name != "sample_rows":
+                shown, unit = few, ""
+            found.append(Figure(name, shown, unit, meaning, _paper(recipe, name), _of_real_text(measures, name)))
+    return found
 
 
 def summary(measures: dict[str, float]) -> str:
@@ -171,10 +181,9 @@ def summary(measures: dict[str, float]) -> str:
             f"{measures['rec_nats']:.2f} nats a sentence and the latents {measures['kl_nats_sum']:.2f}."
         )
     if "ppl_floor" in measures:
-        text += (
-            f" The corpus itself has a floor of {measures['ppl_floor']:.2f}, and "
-            f"{measures['sample_grammatical_rate']:.0%} of the samples are grammatical."
-        )
+        text += f" The corpus itself has a floor of {measures['ppl_floor']:.2f}"
+        few = too_few(measures, "sample") is not None
+        text += "." if few else f", and {measures['sample_grammatical_rate']:.0%} of the samples are grammatical."
     return text
 
 
@@ -245,12 +254,16 @@ def _family(recipe: Recipe) -> str:
 
 
 def _paper(recipe: Recipe, name: str) -> str | None:
-    figures = paper_figures(recipe.corpus, recipe.paper_row)
+    figures = paper_figures(recipe.corpus, paper_row(recipe.paper_row, recipe.model.model_dump()))
     return f"{figures[name]:g}" if name in figures else None
 
 
-def _of_real_text(name: str) -> str:
-    return name.replace("sample_", "test_", 1)
+def _of_real_text(measures: dict[str, float], name: str) -> float | str | None:
+    """What is known of samples alone has the same name of real text, but for its beginning."""
+    sampled = name.removeprefix(SAMPLED)
+    if sampled == name or f"test_{sampled}" not in measures:
+        return None
+    return (None if sampled == "rows" else too_few(measures, "test")) or measures[f"test_{sampled}"]
 
 
 def _worker_hours(manifest: Manifest) -> float:
@@ -258,15 +271,21 @@ def _worker_hours(manifest: Manifest) -> float:
     return float(manifest.provenance.get("wall_s", 0.0) * manifest.provenance.get("workers", 1) / 3600)
 
 
-def _row(manifest: Manifest) -> StageRow:
-    rows = manifest.counts.get("rows")
+def began_utc(run: Run) -> str:
+    """When the run was last begun by `full.py`; nothing for stages that are built one by one."""
+    uri = plan_uri(run.store.uri, short(REPORT.fingerprint(run.recipe)))
+    return str(json.loads(fs.read_bytes(uri))["created_utc"]) if fs.exists(uri) else ""
+
+
+def _row(manifest: Manifest, began: str) -> StageRow:
+    reused = "reused, " if manifest.created_utc < began else ""
     return StageRow(
         manifest.stage,
-        f"built {manifest.created_utc}",
+        f"{reused}built {manifest.created_utc}",
         short(manifest.fingerprint),
-        rows,
+        manifest.counts.get("rows"),
         manifest.provenance.get("wall_s"),
-        "",
+        manifest.provenance.get("why", "not recorded"),  # earlier manifests do not say
     )
 
 

@@ -26,6 +26,7 @@ from davam.data.channel import Promotion
 from davam.data.retention import keep_last
 from davam.data.tokenizer import UNK_ID
 from davam.errors import ArtifactError, ConfigError, DavamError
+from davam.evaluate.charts import number
 from davam.evaluate.drift import Drift, Profile, drift, profile
 from davam.evaluate.gate import Decision, Thresholds, decide
 from davam.evaluate.page import Page, PageTable
@@ -50,7 +51,9 @@ COMPARED = (
     "frozen_ppl",
     "frozen_unknown_rate",
     "code_perplexity",
-    "sample_dist_2",
+    "equal_words",
+    "sample_dist_2_equal_words",
+    "test_dist_2_equal_words",
     "sample_copy_rate",
     "test_copy_rate",
 )
@@ -274,7 +277,7 @@ def page(outcome: Outcome, run: Run) -> Page:
     caption.append(f"Decided {datetime.now(UTC).isoformat(timespec='seconds')} on {outcome.run}.")
     names = [name for name in COMPARED if name in outcome.challenger]
     rows = [
-        [name, *(f"{each[name]:.4g}" if name in each else "–" for each in (outcome.champion, outcome.challenger))]
+        [name, *(number(each[name]) if name in each else "–" for each in (outcome.champion, outcome.challenger))]
         for name in names
     ]
     tables = [PageTable(("measure", "champion", "challenger"), rows)]

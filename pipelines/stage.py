@@ -107,7 +107,8 @@ def _run_stage(stage: Stage, run: Run, identity: str) -> Manifest:
 
 
 def _build(stage: Stage, run: Run, identity: str) -> Manifest:
-    say(f"{stage.name:<10}  build  {short(identity)}  {_why(stage, run)}")
+    why = _why(stage, run)
+    say(f"{stage.name:<10}  build  {short(identity)}  {why}")
     inputs = {need.name: require(need, run, stage) for need in stage.needs(run.recipe)}
     began = time.monotonic()
     attempt = run.store.new_attempt(stage.name, identity)
@@ -120,7 +121,7 @@ def _build(stage: Stage, run: Run, identity: str) -> Manifest:
         inputs=stage.inputs(run.recipe),
         counts=built.counts,
         metrics=built.metrics,
-        provenance=provenance() | _took(built, wall_s, run.execution),
+        provenance=provenance() | _took(built, wall_s, run.execution) | {"why": why},
     )
     counted = ", ".join(f"{value:,} {name}" for name, value in built.counts.items())
     say(f"{stage.name:<10}  done   {short(identity)}  {wall_s:.1f} s  {counted}", wall_s=round(wall_s, 2))

@@ -23,7 +23,7 @@ from davam.data import fs
 from davam.data.artifacts import Manifest, provenance
 from davam.data.batches import plan_epoch, row_noise
 from davam.errors import ConfigError, DataError, TrainingError
-from davam.evaluate.paper import paper_figures
+from davam.evaluate.paper import paper_figures, paper_row
 from davam.evaluate.table import Table, TableRow, page
 from davam.families import family_of
 from davam.families.base import Clock
@@ -317,7 +317,7 @@ def log_path(row: Row) -> str:
 def measured(row: Row) -> TableRow:
     """The row with its measures; without any when it did not run."""
     recipe, store = row.run.recipe, row.run.store
-    paper = paper_figures(recipe.corpus, recipe.paper_row)
+    paper = paper_figures(recipe.corpus, paper_row(recipe.paper_row, recipe.model.model_dump()))
     found = store.find(EVALUATE.name, EVALUATE.fingerprint(recipe))
     if found is None:
         return TableRow(row.name, paper)

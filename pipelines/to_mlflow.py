@@ -6,6 +6,7 @@ Needs the extra: pip install 'davam[mlflow]'. A run that is there already, by it
 """
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,26 +37,29 @@ def publish(options: argparse.Namespace) -> None:
     try:
         mlflow.set_tracking_uri(options.tracking_uri)
         mlflow.set_experiment(options.experiment)
-        print(published(options.experiment, name) or write(store, name, record))
+        digest = hashlib.sha256(fs.read_bytes(record["report_uri"])).hexdigest()
+        tags = {"davam_run": name, "davam_report_sha256": digest}
+        print(published(options.experiment, tags) or write(store, tags, record))
     except mlflow.exceptions.MlflowException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--tracking-uri {options.tracking_uri} does not take the run: {reason}") from None
 
 
-def published(experiment: str, name: str) -> str | None:
-    """The id of the run on the server, if it was written to its end."""
+def published(experiment: str, tags: Mapping[str, str]) -> str | None:
+    """The id of the run on the server, if it was written to its end with these tags: a report that was made again is
+    another."""
     import mlflow
 
-    whole = f"tags.davam_run = '{name}' and attributes.status = 'FINISHED'"
+    whole = " and ".join([*(f"tags.{key} = '{text}'" for key, text in tags.items()), "attributes.status = 'FINISHED'"])
     found = mlflow.search_runs(experiment_names=[experiment], filter_string=whole, output_format="list")
     return str(found[0].info.run_id) if found else None
 
 
-def write(store: Store, name: str, record: Mapping[str, Any]) -> str:
-    """Writes the run; its id on the server."""
+def write(store: Store, tags: Mapping[str, str], record: Mapping[str, Any]) -> str:
+    """Writes the run under these tags; its id on the server."""
     import mlflow
 
-    with mlflow.start_run(run_name=name, tags={"davam_run": name}) as run:
+    with mlflow.start_run(run_name=tags["davam_run"], tags=dict(tags)) as run:
         mlflow.log_params(flat(record["recipe"]))
         for manifest in manifests(store, record["inputs"]):
             if manifest.stage in MEASURED:

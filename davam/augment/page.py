@@ -43,7 +43,7 @@ def page(results: Results) -> Page:
 def section(results: Results) -> Section:
     """The same as a section of the report on the corpus."""
     finding = " ".join(sentence(each) for each in results.verdicts)
-    return Section(TITLE, finding, _columns(results), _rows(results), [], _charts(results))
+    return Section(TITLE, finding, _columns(results), _rows(results), [], _charts(results), results.caption)
 
 
 def findings(results: Results) -> tuple[Finding, ...]:

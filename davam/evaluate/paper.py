@@ -4,6 +4,9 @@ The PPL column of Table II holds different things: the likelihood of the LSTM-LM
 rows, Rec alone for GAVAM and DAVAM-q, and Rec plus the *averaged* KL for DAVAM. All of them are `ppl_paper` here.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 CORPORA = ("yahoo", "ptb", "snli")
 
 # row: the name of its KL, then (Rec, PPL, KL) for each corpus
@@ -20,6 +23,15 @@ _ROWS: dict[str, tuple[str, tuple[tuple[float | None, float, float | None], ...]
     "davam_128": ("kl_nats_per_code", ((303.65, 45.07, 1.88), (83.57, 50.15, 2.23), (16.11, 5.58, 2.38))),
     "davam_512": ("kl_nats_per_code", ((259.68, 26.61, 2.60), (60.16, 17.94, 3.12), (10.85, 3.52, 2.69))),
 }
+
+
+def paper_row(named: str | None, model: Mapping[str, Any]) -> str | None:
+    """The row of Table II that a model of these settings is shown beside: the one that its recipe names or, of DAVAM,
+    that of its own codebook size, since presets name one size; nothing for a size that the paper has not."""
+    if named is None or model["kind"] != "davam":
+        return named
+    row = f"davam_{model['codebook_size']}"
+    return row if row in _ROWS else None
 
 
 def paper_figures(corpus: str | None, row: str | None) -> dict[str, float]:

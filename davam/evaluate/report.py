@@ -33,14 +33,14 @@ from davam.evaluate.verdict import Verdict
 @dataclass(frozen=True)
 class Figure:
     """One number with what it means; `paper` is the value the paper prints for it, and `real` that of unseen real text,
-    if any."""
+    if any. A text in the place of a number says why there is none."""
 
     name: str
     value: float | int | str
     unit: str
     meaning: str
     paper: str | None = None
-    real: float | None = None
+    real: float | str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Section:
-    """An experiment beside the run: what it found in words, a table, and its charts."""
+    """An experiment beside the run: what it found in words, a table, and its charts; `notes` say how it came about. As
+    on pages, columns named `text` hold sentences."""
 
     title: str
     finding: str
@@ -74,6 +75,7 @@ class Section:
     rows: Sequence[Sequence[str]]
     curves: Sequence[Curve]
     intervals: Sequence[Intervals] = ()
+    notes: Sequence[str] = ()  # sections that were kept by earlier versions have none
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def section(sweep: Sweep) -> Section:
     """The same as a section of the report on the corpus."""
     best = winner(sweep)
     finding = "No trial has a figure." if best is None else f"Best of {len(sweep.trials)} trials: {best.name}."
-    return Section(sweep.title, finding, *_grid(sweep), curves(sweep))
+    return Section(sweep.title, finding, *_grid(sweep), curves(sweep), notes=sweep.caption)
 
 
 def curves(sweep: Sweep) -> list[Curve]:

@@ -154,7 +154,7 @@ def report_sections(tables: TextTables) -> list[Section]:
     found = []
     for table in sections(tables):
         drawn = curves(tables) if table.title == TRADE else []
-        found.append(Section(table.title, " ".join(table.notes), table.columns, table.rows, drawn))
+        found.append(Section(table.title, " ".join(table.notes), table.columns, table.rows, drawn, (), tables.caption))
     return found
 
 

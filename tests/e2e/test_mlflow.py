@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import ROOT
+from tests.programs import ROOT, report_of
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +33,15 @@ def test_a_run_is_written_once_with_all_that_was_measured(
     assert {"ppl_bound", "test_copy_rate", "stage_one/valid/rec_nats"} <= run.data.metrics.keys()
     found = mlflow.artifacts.list_artifacts(run_id=run.info.run_id, artifact_path="report")
     assert {"report/report.html", "report/report.json"} <= {entry.path for entry in found}
+    report = report_of(built[1])
+    before = report.read_text("utf-8")
+    try:
+        report.write_text(f"{before}<!-- made again -->", "utf-8")
+        again = to_mlflow(folder, tmp_path)
+    finally:
+        report.write_text(before, "utf-8")
+    assert again.stdout not in ("", first.stdout)
+    assert to_mlflow(folder, tmp_path).stdout == first.stdout
 
 
 def test_what_cannot_be_written_is_one_message(tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """Experiments are kept for the reports on the same text, and on no other."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from davam.augment import page as augment
 from davam.data import fs
 from davam.data.artifacts import Manifest, Store
 from davam.errors import ArtifactError
+from davam.evaluate import sweep
 from davam.evaluate.charts import Curve, Intervals
 from davam.evaluate.report import Section
+from davam.evaluate.text_tables import TextTables, report_sections
 from davam.evaluate.verdict import Finding
 from davam.recipe import load_recipe
 from pipelines.experiments import Experiment, experiments_of, generator_identity, record
@@ -24,6 +28,7 @@ FOUND = Experiment(
         [["0", "9.5"]],
         [Curve("Perplexity", "ratio", "ppl", {"davam": [(0.0, 9.5)]})],
         [Intervals("Perplexity", "ratio", "ppl", {"davam": [(0.0, 9.5, 9.0, 10.0)]})],
+        ["Seed 0; judged by gpt2."],
     ),
     "f" * 64,
     (Finding(1000, 3, 4, "helps", "At ratio 1."),),
@@ -40,6 +45,26 @@ def test_what_was_recorded_is_found_for_the_same_text_alone(tmp_path: Path) -> N
     assert experiments_of(store, replace(TOKENS, fingerprint="b" * 64)) == []
 
 
+def test_an_experiment_that_was_kept_without_notes_is_read(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    record(store, TOKENS, "usefulness", FOUND)
+    uri = fs.join(store.uri, "experiments", "a" * 12, "usefulness.json")
+    kept = json.loads(fs.read_bytes(uri))
+    del kept["section"]["notes"]
+    fs.write_bytes_atomic(uri, json.dumps(kept).encode())
+    assert experiments_of(store, TOKENS) == [replace(FOUND, section=replace(FOUND.section, notes=()))]
+
+
+def test_every_experiment_takes_its_notes_into_the_report() -> None:
+    notes = ["Seed 0; judged by gpt2."]
+    sections = [
+        *report_sections(TextTables("T", notes, [])),
+        sweep.section(sweep.Sweep("S", notes, None, [sweep.Trial("a", "", {"seed": "0"}, "done")])),
+        augment.section(augment.Results(notes, [], [])),
+    ]
+    assert [section.notes for section in sections] == [notes] * 7
+
+
 def test_a_torn_record_is_named(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     record(store, TOKENS, "usefulness", FOUND)
@@ -54,8 +79,13 @@ def test_a_generator_is_its_model_trainings_prior_and_sampling_alone() -> None:
         return generator_identity(load_recipe(["recommended", "tiny"], overrides))
 
     assert identity() == identity("seed=3", "data.train_rows=500", "samples.rows=9", "evaluation.importance_draws=1")
-    changes = ("model.codebook_size=128", "stage_one.epochs=9", "stage_two.epochs=9", "prior.hidden_dim=8")
-    changes += ("samples.sampling.decoder.temperature=0.7",)
+    changes = [
+        "model.codebook_size=128",
+        "stage_one.epochs=9",
+        "stage_two.epochs=9",
+        "prior.hidden_dim=8",
+        "samples.sampling.decoder.temperature=0.7",
+    ]
     assert len({identity(), *map(identity, changes)}) == 1 + len(changes)
 
 

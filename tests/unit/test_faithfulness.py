@@ -1,5 +1,7 @@
 """What codes stand for, which training sentence a sample is nearest to, and the way between two texts."""
 
+import math
+
 import pyarrow as pa
 import pytest
 import sacrebleu
@@ -24,7 +26,7 @@ from davam.families.codes import QuantizedFamily
 from davam.families.text import Latents
 from davam.quality.copies import CopyIndex
 from davam.recipe import load_recipe
-from pipelines.faithfulness import reconstruction_measures
+from pipelines.faithfulness import equal_diversity, reconstruction_measures, unknown_rate
 from tests.small import CODES, small_davam, spread_codebook
 
 FEW = ["stage_one.epochs=2", "stage_two.epochs=1", "model.codebook_size=16"]
@@ -130,3 +132,17 @@ def test_ways_that_there_are_not(model: davam.TextModel) -> None:
     plain = davam.fit(grammar.sample_sentences(300, seed=3), load_recipe(["lstm_lm", "tiny"], ["stage_one.epochs=1"]))
     with pytest.raises(DataError, match="a lstm_lm has no latents, so there is nothing between two texts"):
         plain.interpolate("a man", "a dog")
+
+
+def test_samples_and_real_text_are_as_diverse_as_their_first_words_are() -> None:
+    found = equal_diversity(["a a b", "c d e"], ["a b", "a b"])
+    assert found["equal_words"] == 4
+    assert (found["sample_rows"], found["test_rows"]) == (2, 2)
+    assert (found["sample_dist_1_equal_words"], found["test_dist_1_equal_words"]) == (3 / 4, 2 / 4)
+    assert (found["sample_dist_2_equal_words"], found["test_dist_2_equal_words"]) == (1, 2 / 3)
+    assert found["test_entropy_nats_equal_words"] == pytest.approx(math.log(2))
+    assert equal_diversity([""], ["a b"]) == {"equal_words": 0, "sample_rows": 1, "test_rows": 1}
+
+
+def test_unknown_words_of_real_text_are_those_that_the_model_cannot_know() -> None:
+    assert unknown_rate([[4, 3, 5], [3]]) == 0.5

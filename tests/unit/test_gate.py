@@ -13,10 +13,14 @@ GOOD = {
     "frozen_ppl": 100.0,
     "code_perplexity": 80.0,
     "kl_nats_sum": 5.0,
-    "sample_dist_2": 0.3,
-    "test_dist_2": 0.3,
+    "sample_dist_2_equal_words": 0.3,
+    "test_dist_2_equal_words": 0.3,
     "sample_copy_rate": 0.05,
     "test_copy_rate": 0.05,
+    "sample_rows": 1000,
+    "test_rows": 1000,
+    "sample_unk_rate": 0.0,
+    "test_unk_rate": 0.0,
     "sample_truncated_rate": 0.0,
 }
 RULES = Thresholds()
@@ -43,7 +47,7 @@ def test_a_better_model_is_promoted_and_every_comparison_said() -> None:
     [
         ({"frozen_ppl": 100.0}, "NOT MET: perplexity of the frozen sentences 100.000, under 100.000"),
         ({"code_perplexity": 71.9}, "NOT MET: code_perplexity 71.900, at least 72.000"),
-        ({"sample_dist_2": 0.26}, "NOT MET: sample_dist_2 0.260, at least 0.270"),
+        ({"sample_dist_2_equal_words": 0.26}, "NOT MET: sample_dist_2_equal_words 0.260, at least 0.270"),
         ({"sample_copy_rate": 0.07}, "NOT MET: copies beyond the rate of real text 0.020, at most 0.010"),
         ({"sample_truncated_rate": 0.5}, "50.0% of the samples were cut at the longest length."),
     ],
@@ -54,12 +58,39 @@ def test_each_threshold_can_keep_the_champion(change: dict[str, float], said: st
     assert any(reason.startswith(said) for reason in decision.reasons)
 
 
+@pytest.mark.parametrize("champion", [None, GOOD])
+def test_what_could_not_be_checked_is_not_promoted(champion: dict[str, float] | None) -> None:
+    decision = decide(champion, GOOD | {"frozen_ppl": 95.0, "sample_rows": 5}, RULES)
+    assert not decision.promote
+    assert decision.reasons[0] == "Not checked: the samples, of which there are too few: 5 of 100 (samples.rows)."
+    assert not any("copies" in reason or "dist_2" in reason for reason in decision.reasons)
+
+
 def test_nobody_has_to_be_more_diverse_than_text() -> None:
-    poor = GOOD | {"sample_dist_2": 0.8}
+    poor = GOOD | {"sample_dist_2_equal_words": 0.8}
     decision = decide(poor, GOOD | {"frozen_ppl": 95.0}, RULES)
     assert decision.promote
-    assert "met: sample_dist_2 0.300, at least 0.270 (the champion has 0.800, text 0.300)" in decision.reasons
-    assert not decide(poor, GOOD | {"frozen_ppl": 95.0, "sample_dist_2": 0.26}, RULES).promote
+    assert (
+        "met: sample_dist_2_equal_words 0.300, at least 0.270 (text has 0.300; the champion has 0.800 beside 0.300)"
+    ) in decision.reasons
+    assert not decide(poor, GOOD | {"frozen_ppl": 95.0, "sample_dist_2_equal_words": 0.26}, RULES).promote
+
+
+def test_models_measured_on_different_numbers_of_words_are_compared_beside_text_of_as_many() -> None:
+    on_fewer_words = GOOD | {"sample_dist_2_equal_words": 0.6, "test_dist_2_equal_words": 0.75}
+    better = GOOD | {"frozen_ppl": 95.0}
+    assert decide(on_fewer_words, better | {"sample_dist_2_equal_words": 0.22}, RULES).promote
+    assert not decide(on_fewer_words, better | {"sample_dist_2_equal_words": 0.21}, RULES).promote
+
+
+def test_a_champion_that_was_measured_otherwise_leaves_text_to_compare_with() -> None:
+    old = {name: value for name, value in GOOD.items() if not name.endswith("_equal_words")}
+    decision = decide(old | {"sample_dist_2": 0.1, "test_dist_2": 0.3}, GOOD | {"frozen_ppl": 95.0}, RULES)
+    assert decision.promote
+    assert (
+        "met: sample_dist_2_equal_words 0.300, at least 0.270 (text has 0.300; the champion was not measured on as "
+        "many words as text)"
+    ) in decision.reasons
 
 
 def test_a_gain_may_be_asked_for() -> None:

@@ -81,6 +81,11 @@ def test_the_seconds_of_workers_are_noted_where_there_are_some(tmp_path: Path) -
     assert run_stage(busy, a_run(tmp_path / "b", ())).provenance["busy_s"] == 2.0
 
 
+def test_a_manifest_says_why_its_stage_was_built(tmp_path: Path) -> None:
+    assert run_stage(STAGE, a_run(tmp_path, ())).provenance["why"] == "never built here"
+    assert run_stage(STAGE, a_run(tmp_path, ("note",))).provenance["why"] == "forced"
+
+
 def test_progress_is_about_the_stage_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("DAVAM_LOG", "json")
     monkeypatch.setattr("cluster.progress.ray.get", Mock(return_value={"done": 5.0}))

@@ -14,6 +14,7 @@ import pytest
 from davam.evaluate.charts import Curve, Intervals
 from davam.evaluate.code_browser import CodeEntry, Context
 from davam.evaluate.faithfulness import Interpolation
+from davam.evaluate.page import Page, html
 from davam.evaluate.report import Figure, Reconstruction, Report, Sample, Section, StageRow, render, to_json
 from davam.evaluate.verdict import Verdict
 
@@ -55,10 +56,11 @@ def report() -> Report:
             Section(
                 "Usefulness",
                 "It helps.",
-                ["ratio", "ppl"],
-                [["0", "88.1"], ["1", "80.2"]],
+                ["ratio", "ppl", "text"],
+                [["0", "88.1", "a man sits ."], ["1", "80.2", "a dog runs ."]],
                 [Curve("Perplexity", "ratio", "ppl", {"davam": [(0, 88.1), (1, 80.2)]})],
                 [Intervals("Spread", "ratio", "ppl", {"davam": [(0, 88.1, 87.0, 89.0), (1, 80.2, 79.0, math.inf)]})],
+                ["Seed 0; judged by gpt2."],
             )
         ],
         lengths={"real": [3, 4, 4, 9], "sampled": [2, 4]},
@@ -199,6 +201,25 @@ def test_samples_stand_beside_their_nearest_training_sentence(page: str) -> None
 def test_codes_are_named_by_their_words_and_contexts(page: str) -> None:
     text = " ".join(Outline(page).text.split())
     assert "code 3, 1,200 times dog 75%, cat 25% a big dog runs" in text
+
+
+def test_an_experiment_says_how_it_came_about_above_its_table(report: Report, page: str) -> None:
+    text = Outline(page).text
+    assert text.index("It helps.") < text.index("Seed 0; judged by gpt2.") < text.index("88.1")
+    assert json.loads(to_json(report))["sections"][0]["notes"] == ["Seed 0; judged by gpt2."]
+
+
+def test_sentences_of_a_table_are_wrapped_and_figures_are_not(page: str) -> None:
+    assert '<td class="num">88.1</td><td class="sentence" dir="auto">a man sits .</td>' in page
+    assert '<th scope="col" class="num">ppl</th><th scope="col" class="sentence">text</th>' in page
+
+
+def test_what_is_scrolled_or_closed_on_a_screen_is_printed(page: str) -> None:
+    for printed in (page, html(Page("T", [], []))):
+        rules = printed.split("@media print {")[1].split("</style>")[0]
+        assert "overflow: visible" in rules
+        assert "white-space: normal" in rules
+    assert "details::details-content { content-visibility: visible; }" in page.split("@media print {")[1]
 
 
 def test_words_that_were_lost_or_changed_are_marked(page: str) -> None:

@@ -7,11 +7,12 @@ import pytest
 from davam.data.artifacts import FileEntry, Manifest
 from davam.errors import ConfigError, DataError
 from davam.evaluate.page import html, markdown
-from davam.evaluate.paper import paper_figures
+from davam.evaluate.paper import paper_figures, paper_row
 from davam.evaluate.table import COLUMNS, Table, TableRow, cells, page
 from davam.families import FAMILIES
 from davam.recipe import load_recipe
 from davam.train.sizes import count_weights
+from pipelines.report import figures
 from pipelines.table_two import (
     ROWS,
     budget,
@@ -156,6 +157,22 @@ def test_the_papers_figures() -> None:
     assert paper_figures("snli", "davam_512") == {"rec_nats": 10.85, "ppl_paper": 3.52, "kl_nats_per_code": 2.69}
     assert paper_figures("ptb", "vae_attn") == {}
     assert paper_figures(None, "vae") == {}
+
+
+@pytest.mark.parametrize(("size", "row"), [(128, "davam_128"), (256, None), (512, "davam_512")])
+@pytest.mark.parametrize("preset", ["recommended", "paper"])
+def test_davam_is_shown_beside_the_papers_model_of_its_own_size(preset: str, size: int, row: str | None) -> None:
+    recipe = load_recipe([preset, "snli"], [f"model.codebook_size={size}"])
+    assert paper_row(recipe.paper_row, recipe.model.model_dump()) == row
+    assert paper_row(None, recipe.model.model_dump()) is None
+    shown = next(each for each in figures({"rec_nats": 9.0, "sample_rows": 900}, recipe) if each.name == "rec_nats")
+    assert shown.paper == {128: "16.11", 256: None, 512: "10.85"}[size]
+
+
+def test_other_families_are_shown_beside_the_row_that_they_name() -> None:
+    for preset, row in (("gavam", "gavam"), ("vae", "vae"), ("davam_q", "davam_q"), ("davam_exact", None)):
+        recipe = load_recipe([preset, "snli"], [])
+        assert paper_row(recipe.paper_row, recipe.model.model_dump()) == row
 
 
 def test_the_cells_of_a_row() -> None:
