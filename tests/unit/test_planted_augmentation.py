@@ -5,9 +5,21 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+import davam
 from davam.augment.experiment import Ground, measured
-from davam.augment.rows import Source, Texts, nothing
-from davam.augment.study import REAL, SAME_DATA, Cell, Summary, summaries
+from davam.augment.rows import Source, Texts, nothing, repeated
+from davam.augment.study import (
+    HELPS,
+    HURTS,
+    LSTM_LM,
+    REAL,
+    REPEAT,
+    SAME_DATA,
+    Cell,
+    Summary,
+    summaries,
+    verdict,
+)
 from davam.data import grammar
 from davam.data.labels import NO_LABELS
 from davam.data.tokenizer import TextTokenizer, count_words
@@ -48,13 +60,26 @@ def cells() -> Iterator[Cell]:
             (REAL, nothing, 0.0),
             ("true", fresh(seed), 1.0),
             ("shuffled", shuffled(seed), 1.0),
+            (REPEAT, repeated(ground.real), 1.0),
+            (LSTM_LM, learned(ground), 1.0),
         ):
             yield measured(ground, SAME_DATA, name, source, ratio)
 
 
+def learned(ground: Ground) -> Source:
+    """Samples of the language model itself, trained on the same real sentences."""
+    model = davam.fit(ground.real.texts, ground.lm)
+    return lambda rows: Texts(model.sample_ids(rows, seed=ground.lm.seed).texts)
+
+
 @pytest.fixture(scope="module")
-def found() -> dict[str, Summary]:
-    return {each.source: each for each in summaries(cells())}
+def measured_cells() -> list[Cell]:
+    return list(cells())
+
+
+@pytest.fixture(scope="module")
+def found(measured_cells: list[Cell]) -> dict[str, Summary]:
+    return {each.source: each for each in summaries(measured_cells)}
 
 
 def test_fresh_sentences_of_the_grammar_help(found: dict[str, Summary]) -> None:
@@ -63,6 +88,12 @@ def test_fresh_sentences_of_the_grammar_help(found: dict[str, Summary]) -> None:
 
 def test_shuffled_words_hurt(found: dict[str, Summary]) -> None:
     assert found["shuffled"].difference.above_zero
+
+
+def test_the_verdict_is_that_true_sentences_help_and_shuffled_ones_hurt(measured_cells: list[Cell]) -> None:
+    helps, hurts = (verdict(measured_cells, name, ROWS) for name in ("true", "shuffled"))
+    assert (helps.says, helps.best_ratio) == (HELPS, 1.0)
+    assert (hurts.says, hurts.best_ratio) == (HURTS, 0.0)
 
 
 def test_no_perplexity_is_below_the_grammars_floor(found: dict[str, Summary]) -> None:
