@@ -154,10 +154,10 @@ def equal_rows(names: Sequence[str], options: argparse.Namespace) -> list[Row]:
         text = tokens.counts["words"], len(read_labels(run.store.uri, tokens))
         lstm_lm = open_row(LANGUAGE_MODELS[0], options).run.recipe
         hidden_dim = hidden_dim_of(count_weights(run.recipe, *text), lstm_lm, *text)
-        for model in LANGUAGE_MODELS:
-            presets, overrides = ROWS[model]
-            size = (*overrides, f"model.hidden_dim={hidden_dim}")
-            added.append(open_layers(f"{model}_as_{name}", presets, size, options))
+        # After the options' own: a size given for all rows is that of the row which these are as large as.
+        sized = argparse.Namespace(**vars(options))
+        sized.overrides = [*options.overrides, f"model.hidden_dim={hidden_dim}"]
+        added += [open_layers(f"{model}_as_{name}", *ROWS[model], sized) for model in LANGUAGE_MODELS]
     return added
 
 

@@ -24,20 +24,28 @@ def table(store: Path, rows: str, *overrides: str) -> subprocess.CompletedProces
     return run(*arguments, *SMALL, *overrides, script="table_two")
 
 
+def shown(output: str) -> dict[str, dict[str, str]]:
+    """The cells of every row by the names of their columns, but for those of the paper."""
+    names, _, *rows = [line.strip("| ").split("|") for line in output.splitlines() if line.startswith("|")]
+    cells = [dict(zip(map(str.strip, names), map(str.strip, row), strict=True)) for row in rows]
+    return {row["row"]: row for row in cells}
+
+
 @pytest.mark.slow
 def test_rows_are_trained_once_and_compared(tmp_path: Path) -> None:
     done = table(tmp_path, "vae,lstm_lm")
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in lines[1:]] == ["| lstm_lm", "| vae"]
-    assert "ppl_exact" in lines[1]
-    assert "ppl_iw" in lines[2]
+    rows = shown(done.stdout)
+    assert list(rows) == ["lstm_lm", "vae"]
+    assert float(rows["lstm_lm"]["ppl_exact"]) > 1
+    assert rows["lstm_lm"]["ppl_bound"] == ""
+    assert 1 < float(rows["vae"]["ppl_iw"]) < float(rows["vae"]["ppl_bound"])
     assert "2 epochs of every training" in done.stdout
     assert (tmp_path / "tables" / "table_two-tiny.html").exists()
     again = table(tmp_path, "vae,lstm_lm")
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("skip   unchanged") == 2
-    assert [line for line in again.stdout.splitlines() if line.startswith("| ")] == lines
+    assert shown(again.stdout) == rows
 
 
 @pytest.mark.slow
@@ -45,9 +53,9 @@ def test_rows_with_categorical_latents_go_through_the_whole_pipeline(tmp_path: P
     small = ["model.latents=3", "model.codebook_size=8", "stage_one.optimizer.lr=0.004"]
     done = table(tmp_path, "dvae,dvae_score,daps", *small)
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in lines[1:]] == ["| dvae", "| dvae_score", "| daps"]
-    assert all("ppl_iw" in line for line in lines[1:])
+    rows = shown(done.stdout)
+    assert list(rows) == ["dvae", "dvae_score", "daps"]
+    assert all(float(row["ppl_iw"]) > 1 for row in rows.values())
 
 
 @pytest.mark.slow
@@ -60,9 +68,20 @@ def test_rows_beyond_the_paper_go_through_the_whole_pipeline(
 ) -> None:
     done = table(tmp_path, ",".join(exact), "model.codebook_size=16", "model.continuous_epochs=0", *settings)
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in lines[1:]] == [f"| {name}" for name in exact]
-    assert ["ppl_exact" in line for line in lines[1:]] == list(exact.values())
+    rows = shown(done.stdout)
+    assert list(rows) == list(exact)
+    assert [row["ppl_exact"] != "" for row in rows.values()] == list(exact.values())
+
+
+@pytest.mark.slow
+def test_language_models_of_equal_size_stand_beside_a_row(tmp_path: Path) -> None:
+    done = table(tmp_path, "davam_class", "--equal", "davam_class")
+    assert done.returncode == 0, done.stderr
+    rows = shown(done.stdout)
+    assert list(rows) == ["davam_class", "lstm_lm_as_davam_class", "transformer_lm_as_davam_class"]
+    weights = [int(row["parameters"].replace(",", "")) for row in rows.values()]
+    assert weights[1:] == pytest.approx([weights[0]] * 2, rel=0.02)
+    assert all(float(row["ppl_exact"]) > 1 for row in rows.values())
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def words(count: int) -> Manifest:
 def test_language_models_as_large_as_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.table_two.run_stage", lambda stage, run: words(9000))
     monkeypatch.setattr("pipelines.table_two.read_labels", lambda store, tokens: ())
-    given = options("--rows", "davam_exact_512", "--equal", "davam_exact_512,davam_class")
+    given = options("--rows", "davam_exact_512", "--equal", "davam_exact_512,davam_class", "model.hidden_dim=48")
     rows = equal_rows(["davam_exact_512", "davam_class"], given)
     assert [row.name for row in rows] == [
         f"{model}_as_{name}" for name in ("davam_exact_512", "davam_class") for model in ("lstm_lm", "transformer_lm")
@@ -86,7 +86,8 @@ def test_language_models_as_large_as_a_row(monkeypatch: pytest.MonkeyPatch) -> N
     for row in rows:
         like = open_row(row.name.split("_as_")[1], given).run.recipe
         wanted = count_weights(like, 9000)
-        assert count_weights(row.run.recipe, 9000) == pytest.approx(wanted, rel=0.003)
+        # One hidden unit more is 9,400 weights of about a million.
+        assert count_weights(row.run.recipe, 9000) == pytest.approx(wanted, rel=0.0047)
         assert row.arguments[-1].startswith("model.hidden_dim=")
     require_different([*rows, *(open_row(name, options()) for name in ROWS)])
 
