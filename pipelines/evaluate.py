@@ -80,8 +80,10 @@ def score_measures(scores: pa.Table, recipe: Recipe) -> dict[str, float]:
     }
     if isinstance(recipe.model, VaeConfig):
         return measures | single_latent_measures(scores, tokens)
-    if family_of(recipe.model).weighs_draws:
+    weighed = family_of(recipe.model).weighs_draws
+    if weighed:
         measures |= importance_measures(scores, tokens)
+    if weighed and recipe.discrete:
         return measures | {"kl_nats_per_code": float(kl_B.sum() / latents_B.sum())}
     length_nats = float(scores["length_nats"].to_numpy().sum())
     per_latent = float((kl_B.sum() - length_nats) / latents_B.sum())

@@ -27,11 +27,14 @@ _ROWS: dict[str, tuple[str, tuple[tuple[float | None, float, float | None], ...]
 
 def paper_row(named: str | None, model: Mapping[str, Any]) -> str | None:
     """The row of Table II that a model of these settings is shown beside: the one that its recipe names or, of DAVAM,
-    that of its own codebook size, since presets name one size; nothing for a size that the paper has not."""
-    if named is None or model["kind"] != "davam":
-        return named
-    row = f"davam_{model['codebook_size']}"
-    return row if row in _ROWS else None
+    that of its own codebook size, since presets name one size; nothing for a size that the paper has not, nor for
+    another family than the row's, which a preset on top of another may have made it."""
+    if named is None:
+        return None
+    if model["kind"] == "davam":
+        row = f"davam_{model['codebook_size']}"
+        return row if row in _ROWS else None
+    return named if model["kind"] == ("vae" if named.startswith("vae") else named) else None
 
 
 def paper_figures(corpus: str | None, row: str | None) -> dict[str, float]:

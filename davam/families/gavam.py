@@ -39,6 +39,10 @@ class Gavam(VaeAttn):
         """KL of each position's posterior to its prior given the draws before it, kl_BT. Eq. (4)."""
         return ops.gaussian_kl_between(mean_BTD, logvar_BTD, *self.latent_prior(z_BTD, label_B)).sum(-1)
 
+    def log_prior(self, z_BTD: Tensor, label_B: Tensor | None) -> Tensor:
+        """ln p of each latent given those before it, logp_BT. Eq. (5)."""
+        return ops.gaussian_log_density(z_BTD, *self.latent_prior(z_BTD, label_B)).sum(-1)
+
     def prior_draw(self, normal_BTD: Tensor, temperature: float, label_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """Latents one after the other, and their -ln p, z_BTD and nats_BT."""
         previous_BD, cache = torch.zeros_like(normal_BTD[:, 0]), self.latent_prior.start(len(normal_BTD))

@@ -7,6 +7,7 @@ lengths in the training text, so that Rec + KL stays a bound.
 Legend: B rows, T latents, D latent dim, H hidden, N uniforms.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Literal
 
@@ -17,7 +18,15 @@ from torch import Tensor, nn
 from davam.data.batches import Batch
 from davam.data.tokenizer import PAD_ID
 from davam.families.base import Clock, StepTerms, Workers
-from davam.families.gaussian import ConstantKl, KlConfig, elbo_sums, kl_weight, mean_and_logvar, row_noise_or_fixed
+from davam.families.gaussian import (
+    EVALUATION,
+    ConstantKl,
+    KlConfig,
+    elbo_sums,
+    kl_weight,
+    mean_and_logvar,
+    row_noise_or_fixed,
+)
 from davam.families.text import (
     LatentDraw,
     Latents,
@@ -63,6 +72,7 @@ class VaeAttn(TextFamily):
         "Its likelihood is known as a bound only."
     )
     objective = "elbo_nats"
+    weighs_draws: ClassVar[bool] = True
     length_nats_T: Tensor
 
     def __init__(self, config: GaussianSequenceConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> None:
@@ -92,11 +102,15 @@ class VaeAttn(TextFamily):
         """KL of each position's posterior to its prior given the draws before it, kl_BT."""
         return ops.gaussian_kl(mean_BTD, logvar_BTD).sum(-1)
 
+    def log_prior(self, z_BTD: Tensor, label_B: Tensor | None) -> Tensor:
+        """ln p of each latent given those before it, logp_BT."""
+        zero = z_BTD.new_zeros(1)
+        return ops.gaussian_log_density(z_BTD, zero, zero).sum(-1)
+
     def prior_draw(self, normal_BTD: Tensor, temperature: float, label_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """Latents from the prior and their -ln p, z_BTD and nats_BT."""
         z_BTD = normal_BTD * temperature
-        zero = z_BTD.new_zeros(1)
-        return z_BTD, -ops.gaussian_log_density(z_BTD, zero, zero).sum(-1)
+        return z_BTD, -self.log_prior(z_BTD, label_B)
 
     def infer(self, batch: Batch) -> Latents:
         """The posterior's means."""
@@ -106,6 +120,23 @@ class VaeAttn(TextFamily):
         """Rec and KL of one draw from the posterior, which is the same whenever the row is scored."""
         _, rec_B, kl_B = self._terms(batch, None)
         return RowScores(rec_B, kl_B, batch.length_B - 1, self.length_nats_T[batch.length_B - 2])
+
+    @torch.no_grad()
+    def importance_nats(self, batch: Batch, draws: int) -> Tensor:
+        """-ln of the mean of p(x,z)/q(z|x) over so many draws from the posterior, iw_B."""
+        mean_BTD, logvar_BTD = self.posterior(batch)
+        word_B = batch.length_B - 1
+        real_BT = ops.length_mask(word_B, mean_BTD.shape[1])
+        weights = []
+        for draw in range(draws):
+            # The draw's number is part of its key, so that a row's draws are the same in however wide a batch.
+            normal_BTD = RowNoise(EVALUATION, draw, batch.ids).normal(*mean_BTD.shape[1:], Stream.IMPORTANCE)
+            z_BTD = ops.gaussian_draw(mean_BTD, logvar_BTD, normal_BTD.to(mean_BTD.device))
+            logq_BT = ops.gaussian_log_density(z_BTD, mean_BTD, logvar_BTD).sum(-1)
+            ratio_B = ((self.log_prior(z_BTD, batch.label_B) - logq_BT) * real_BT).sum(1)
+            rec_B = self.reconstruction(batch, Latents(z_BTD, word_B), None)[1]
+            weights.append((ratio_B - rec_B).double())
+        return math.log(draws) - torch.stack(weights).logsumexp(0) + self.length_nats_T[word_B - 1]
 
     def check_sampling(self, sampling: Sampling) -> None:
         """The prior has a temperature, and no more."""

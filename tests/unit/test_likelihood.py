@@ -163,8 +163,9 @@ def test_all_code_sequences_and_the_tail_have_probability_one(values: dict[str, 
 
 
 @pytest.mark.parametrize("values", SEQUENCES, ids=lambda values: values["kind"])
-def test_the_bound_of_gaussian_sequences_is_one(values: dict[str, Any]) -> None:
-    """Against quadrature over one-dimensional latents: above the likelihood, and Rec alone below it."""
+def test_the_bounds_of_gaussian_sequences_are_bounds(values: dict[str, Any]) -> None:
+    """Against quadrature over one-dimensional latents: Rec + KL above the likelihood, Rec alone below it, and the mean
+    importance weight of many draws the likelihood itself."""
     model, texts = drawn(values | {"latent_dim": 1}, UNK_ID + WORDS), all_texts(2)
     assert isinstance(model, VaeAttn)
     model.begin_epoch(0, lambda: [whole(texts)], 1.0, 0, comm.workers())
@@ -176,6 +177,10 @@ def test_the_bound_of_gaussian_sequences_is_one(values: dict[str, Any]) -> None:
     assert float(torch.exp(-exact_B).sum()) < 1
     assert float((rec_B + kl_B - exact_B).mean()) > 0.1
     assert float((rec_B - exact_B).mean()) < -0.1
+    few_B, many_B = (model.importance_nats(whole(texts), draws) for draws in (2, 500))
+    assert float((few_B - exact_B).mean()) > 0.2
+    assert float((many_B - exact_B).mean()) == pytest.approx(0, abs=0.03)
+    assert float(torch.exp(exact_B - many_B).mean()) == pytest.approx(1, abs=0.15)
 
 
 def quadrature_nats(model: VaeAttn, texts: list[list[int]]) -> torch.Tensor:

@@ -174,6 +174,10 @@ def test_other_families_are_shown_beside_the_row_that_they_name() -> None:
     for preset, row in (("gavam", "gavam"), ("vae", "vae"), ("davam_q", "davam_q"), ("davam_exact", None)):
         recipe = load_recipe([preset, "snli"], [])
         assert paper_row(recipe.paper_row, recipe.model.model_dump()) == row
+    # A preset of another family on top of one keeps the row's name, and no more.
+    turned = load_recipe(["vae", "davam_class", "snli"], [])
+    assert turned.paper_row == "vae"
+    assert paper_row(turned.paper_row, turned.model.model_dump()) is None
 
 
 def test_the_cells_of_a_row() -> None:
