@@ -125,12 +125,12 @@ class VaeAttn(TextFamily):
     def importance_nats(self, batch: Batch, draws: int) -> Tensor:
         """-ln of the mean of p(x,z)/q(z|x) over so many draws from the posterior, iw_B."""
         mean_BTD, logvar_BTD = self.posterior(batch)
-        word_B = batch.length_B - 1
-        real_BT = ops.length_mask(word_B, mean_BTD.shape[1])
+        word_B, (width, dim) = batch.length_B - 1, mean_BTD.shape[1:]
+        real_BT = ops.length_mask(word_B, width)
         weights = []
         for draw in range(draws):
             # The draw's number is part of its key, so that a row's draws are the same in however wide a batch.
-            normal_BTD = RowNoise(EVALUATION, draw, batch.ids).normal(*mean_BTD.shape[1:], Stream.IMPORTANCE)
+            normal_BTD = RowNoise(EVALUATION, draw, batch.ids).normal(width, dim, Stream.IMPORTANCE)
             z_BTD = ops.gaussian_draw(mean_BTD, logvar_BTD, normal_BTD.to(mean_BTD.device))
             logq_BT = ops.gaussian_log_density(z_BTD, mean_BTD, logvar_BTD).sum(-1)
             ratio_B = ((self.log_prior(z_BTD, batch.label_B) - logq_BT) * real_BT).sum(1)
