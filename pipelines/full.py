@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from davam import log
 from davam.cli import print_lines
 from davam.data.artifacts import Manifest, short
+from davam.evaluate.verdict import counted
 from davam.recipe import Recipe
 from pipelines.codes import CODES
 from pipelines.evaluate import EVALUATE
@@ -41,8 +42,8 @@ def full(run: Run) -> None:
     samples = run.store.read_table(built["samples"], "samples/2").sort_by("id")
     print_lines(samples["text"].to_pylist()[:SAMPLES_SHOWN])
     print()
-    for name, value in sorted((built["evaluate"].metrics | built["faithfulness"].metrics).items()):
-        print(f"{name} {value:.6g}")
+    for name, value in sorted(counted(built["evaluate"].metrics | built["faithfulness"].metrics).items()):
+        print(name, value if isinstance(value, str) else f"{value:.6g}")
     print(f"\nmodel  {model_uri(run, built)}\nreport {page_uri(run, built)}")
     print(f"as a cluster job: ray job submit --working-dir . -- python pipelines/full.py {shlex.join(run.arguments)}")
 

@@ -19,7 +19,7 @@ from davam.evaluate.events import write_events
 from davam.evaluate.faithfulness import from_json
 from davam.evaluate.paper import paper_figures, paper_row
 from davam.evaluate.report import Figure, Reconstruction, Report, Sample, StageRow, render, to_json
-from davam.evaluate.verdict import Finding, decide, too_few
+from davam.evaluate.verdict import Finding, counted, decide, too_few
 from davam.families.codes import CodesConfig
 from davam.quality.checks import Filters
 from davam.recipe import GrammarData, Recipe
@@ -160,13 +160,13 @@ def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
 
 def figures(measures: dict[str, float], recipe: Recipe) -> list[Figure]:
     """The measures that have a meaning here, in the order of their table; those of too few texts say so."""
-    few, found = too_few(measures, "sample"), []
+    shown, found = counted(measures), []
     for name, (unit, meaning) in MEANINGS.items():
         if name in measures:
-            shown: float | str = measures[name]
-            if few is not None and name.startswith(SAMPLED) and name != "sample_rows":
-                shown, unit = few, ""
-            found.append(Figure(name, shown, unit, meaning, _paper(recipe, name), _of_real_text(measures, name)))
+            # What is known of samples alone has the same name of real text, but for its beginning.
+            real = shown.get(f"test_{name.removeprefix(SAMPLED)}") if name.startswith(SAMPLED) else None
+            unit = "" if isinstance(shown[name], str) else unit
+            found.append(Figure(name, shown[name], unit, meaning, _paper(recipe, name), real))
     return found
 
 
@@ -256,14 +256,6 @@ def _family(recipe: Recipe) -> str:
 def _paper(recipe: Recipe, name: str) -> str | None:
     figures = paper_figures(recipe.corpus, paper_row(recipe.paper_row, recipe.model.model_dump()))
     return f"{figures[name]:g}" if name in figures else None
-
-
-def _of_real_text(measures: dict[str, float], name: str) -> float | str | None:
-    """What is known of samples alone has the same name of real text, but for its beginning."""
-    sampled = name.removeprefix(SAMPLED)
-    if sampled == name or f"test_{sampled}" not in measures:
-        return None
-    return (None if sampled == "rows" else too_few(measures, "test")) or measures[f"test_{sampled}"]
 
 
 def _worker_hours(manifest: Manifest) -> float:

@@ -6,6 +6,8 @@ from typing import Literal
 
 Decision = Literal["promote", "keep", "do not use"]
 Usefulness = Literal["helps", "no difference seen", "hurts"]
+TextsOf = Literal["sample", "test"]
+TEXTS: tuple[TextsOf, ...] = ("sample", "test")
 
 COLLAPSED_NATS = 0.1  # of the latents, under which they carry next to nothing
 COLLAPSED_CODES = 1.5  # perplexity of code use: that of one code at 86 positions of 100 and a second at the others
@@ -96,10 +98,20 @@ def uncounted(measures: Mapping[str, float]) -> list[str]:
     return []
 
 
-def too_few(measures: Mapping[str, float], what: Literal["sample", "test"]) -> str | None:
+def too_few(measures: Mapping[str, float], what: TextsOf) -> str | None:
     """What stands in the place of figures of samples, or of test sentences, where these are too few for them."""
     rows = int(measures[f"{what}_rows"])
     return f"too few: {rows} of {LEAST_TEXTS}" if rows < LEAST_TEXTS else None
+
+
+def counted(measures: Mapping[str, float]) -> dict[str, float | str]:
+    """The measures; those of samples, or of test sentences alone, that these are too few for say so instead."""
+    shown: dict[str, float | str] = dict(measures)
+    for what in TEXTS:
+        few = too_few(measures, what)
+        if few is not None:
+            shown |= {name: few for name in measures if name.startswith(f"{what}_") and name != f"{what}_rows"}
+    return shown
 
 
 def _faults_of_samples(measures: Mapping[str, float]) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 
 from davam.data import grammar
 from davam.evaluate.metrics import sample_measures
-from davam.evaluate.verdict import Finding, Usefulness, decide, faults
+from davam.evaluate.verdict import Finding, Usefulness, counted, decide, faults
 from pipelines.faithfulness import equal_diversity
 
 GOOD = {
@@ -113,6 +113,14 @@ def test_with_too_little_real_text_samples_are_judged_by_themselves() -> None:
         "Not checked: copies, diversity and unknown words, for want of real text to compare with: too few: 40 of 100."
     )
     assert len(faults(few | {"sample_truncated_rate": 1.0})) == 1
+
+
+def test_figures_that_texts_are_too_few_for_say_so() -> None:
+    measures = {"rec_nats": 8.5, "sample_rows": 5.0, "sample_copy_rate": 0.2, "test_rows": 99.0, "test_copy_rate": 0.1}
+    few_samples, few_tests = "too few: 5 of 100", "too few: 99 of 100"
+    assert counted(measures) == measures | {"sample_copy_rate": few_samples, "test_copy_rate": few_tests}
+    enough = measures | {"sample_rows": 100.0, "test_rows": 100.0}
+    assert counted(enough) == enough
 
 
 def test_samples_without_words_are_a_fault() -> None:
