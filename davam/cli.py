@@ -20,7 +20,7 @@ from davam.data import fs
 from davam.data.artifacts import Store, fingerprint, read_manifest
 from davam.data.channel import rolled_back
 from davam.data.status import status as status_of
-from davam.errors import DataError, DavamError
+from davam.errors import ConfigError, DataError, DavamError
 from davam.execution import Execution
 from davam.generation.export import csv_lines, json_lines
 from davam.generation.forecast import burden, forecast, machine, read_prices
@@ -159,6 +159,8 @@ def rollback(options: argparse.Namespace) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """What a recipe will take on so many workers: seconds, bytes and, of a machine with a price, money, by stage."""
+    if options.rows is not None and options.rows < 1:
+        raise ConfigError(f"--rows {options.rows}: give at least 1")
     recipe = load_recipe(options.preset.split(","), options.overrides)
     reference = read_reference(options.reference)
     kind = None if options.machine is None else machine(read_prices(options.prices), options.machine)

@@ -150,6 +150,9 @@ def _explain(schema: type[Frozen], values: Mapping[str, Any], item: Any) -> str:
         key = f"{key}.kind"
     if item["type"] in ("missing", "union_tag_not_found"):
         return f"{key}: required and not set; choose a preset that sets it, or add {key}=VALUE"
+    if item["type"] == "union_tag_invalid":
+        kind, kinds = item["ctx"]["tag"], item["ctx"]["expected_tags"].replace("'", "").split(", ")
+        return f"{key}.kind={kind!r}: no such kind{_nearest(kind, kinds)}; there are {', '.join(kinds)}"
     if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{key}={item['input']!r}: keys stand below this one, e.g. {key}.kind=VALUE"
     message = str(item["msg"]).removeprefix("Value error, ")

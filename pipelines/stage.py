@@ -20,13 +20,18 @@ from typing import Any, TypeVar
 from davam import config, log
 from davam.data import channel, fs, lease
 from davam.data.artifacts import Attempt, Manifest, Store, explain_change, fingerprint, provenance, short
-from davam.errors import ArtifactError, DavamError
+from davam.errors import ArtifactError, ConfigError, DavamError
 from davam.execution import Execution
 from davam.log import say
 from davam.recipe import Recipe, load_recipe
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in the environment of every submitted job's driver
 DEFAULT_PRESETS = "recommended,tiny,brief"
+# What --force can name: the stages of all programs, as one program hands the option on to another.
+STAGES = (
+    *("tokens", "pretraining", "stage_one", "codes", "stage_two", "samples", "evaluate", "faithfulness", "report"),
+    *("selection", "judge", "draws", "real", "judged", "frozen", "subset", "augment_cell"),
+)
 Number = TypeVar("Number", int, float)
 
 
@@ -208,6 +213,9 @@ def guarded(act: Callable[[], None], after_stop: str = "the same command goes on
 
 def open_run(options: argparse.Namespace, given: Sequence[str]) -> Run:
     """The run that the parsed options describe. Raises ConfigError."""
+    unknown = [name for name in options.force if name not in STAGES]
+    if unknown:
+        raise ConfigError(f"--force {unknown[0]}: no such stage; there are {', '.join(STAGES)}")
     recipe = load_recipe(options.preset.split(","), options.overrides)
     if recipe.warm_start is not None:
         recipe = recipe.model_copy(update={"warm_start": pointed_to(recipe.warm_start)})

@@ -96,7 +96,7 @@ def table_two(options: argparse.Namespace) -> None:
     """Trains and scores the rows that are not there yet, and writes the table."""
     rows = [open_row(name, options) for name in chosen(options.rows)]
     if options.equal:
-        rows += equal_rows(chosen(options.equal), options)
+        rows += equal_rows(chosen(options.equal, "--equal"), options)
     corpus = rows[0].run.recipe.corpus or options.preset
     if options.dry_run:
         print("\n".join(f"{row.name:<20}  {state(row)}  {shlex.join(row.arguments)}" for row in rows))
@@ -129,14 +129,14 @@ def require_none(failed: Sequence[str]) -> None:
         raise TrainingError(f"rows that failed: {', '.join(failed)}; see their logs, and give the command again")
 
 
-def chosen(names: str) -> list[str]:
+def chosen(names: str, option: str = "--rows") -> list[str]:
     """The names of the rows asked for, in the table's order. Raises ConfigError for one that there is not."""
     if names == "all":
         return list(ROWS)
     asked = names.split(",")
     unknown = [name for name in asked if name not in ROWS]
     if unknown:
-        raise ConfigError(f"--rows {unknown[0]}: no such row; there are {', '.join(ROWS)}, or all")
+        raise ConfigError(f"{option} {unknown[0]}: no such row; there are {', '.join(ROWS)}, or all")
     return [name for name in ROWS if name in asked]
 
 
@@ -375,7 +375,7 @@ def budget_text(options: argparse.Namespace) -> str:
 def row_parser(name: str, description: str | None, rows: str) -> argparse.ArgumentParser:
     """The options of all programs that train rows of the table."""
     options = parser(name)
-    options.description = description
+    options.description, options.formatter_class = description, argparse.RawDescriptionHelpFormatter
     options.set_defaults(preset="tiny")
     options.add_argument("--rows", default=rows, help=f"names by commas, or all: {', '.join(ROWS)}")
     limit = options.add_mutually_exclusive_group()

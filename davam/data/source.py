@@ -74,6 +74,8 @@ def expand(pattern: str) -> list[str]:
         info = filesystem.get_file_info(path)
         if info.type == arrow_fs.FileType.File:
             return [pattern]
+        if info.type != arrow_fs.FileType.Directory and not any(map(_wild, path)):
+            raise _nothing_at(pattern)  # instead of a listing of all that lies beside a misspelt name
         folder = path if info.type == arrow_fs.FileType.Directory else _fixed_part(path)
         selector = arrow_fs.FileSelector(folder, recursive=True, allow_not_found=True)
         paths = [entry.path for entry in filesystem.get_file_info(selector) if entry.type == arrow_fs.FileType.File]
@@ -82,9 +84,7 @@ def expand(pattern: str) -> list[str]:
         matches = re.compile(glob_translate(path)).fullmatch
         visible = [found for found in visible if matches(found)]
     if not visible:
-        raise DataError(
-            f"{pattern}: no such file, folder or glob; check data.root and data.train, data.valid, data.test, or --data"
-        )
+        raise _nothing_at(pattern)
     return sorted(scheme + found if scheme and not found.startswith(scheme) else found for found in visible)
 
 
@@ -167,8 +167,18 @@ def _batch(chunk: Chunk, rows: Sequence[Row], columns: Columns) -> pa.RecordBatc
 def _fixed_part(path: str) -> str:
     """The folder above the first wildcard."""
     parts = path.split("/")
-    fixed = next((i for i, part in enumerate(parts) if any(c in part for c in "*?[")), len(parts) - 1)
+    fixed = next(i for i, part in enumerate(parts) if any(map(_wild, part)))
     return "/".join(parts[:fixed]) or "/"
+
+
+def _wild(character: str) -> bool:
+    return character in "*?["
+
+
+def _nothing_at(pattern: str) -> DataError:
+    return DataError(
+        f"{pattern}: no such file, folder or glob; check data.root and data.train, data.valid, data.test, or --data"
+    )
 
 
 def _hidden(relative: str) -> bool:

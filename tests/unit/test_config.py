@@ -138,6 +138,10 @@ def exact_message(presets: list[str], overrides: list[str]) -> str:
             ["data.train=x"],
             "data.kind: required and not set; choose a preset that sets it, or add data.kind=VALUE",
         ),
+        (
+            ["prior.kind=transfomer"],
+            "prior.kind='transfomer': no such kind; did you mean transformer?; there are pixelcnn, lstm, transformer",
+        ),
         (["zeed=1"], "zeed: unknown key; did you mean seed?"),
         (["codebook_size=8"], "codebook_size: unknown key; did you mean model.codebook_size?"),
         (["beta_max=1"], "beta_max: unknown key; did you mean model.beta_max?"),
@@ -170,8 +174,7 @@ def exact_message(presets: list[str], overrides: list[str]) -> str:
         ),
         (
             ["data.kind=file"],
-            "data={'kind': 'file'}: input tag 'file' found using 'kind' does not match any of the expected tags: "
-            "'grammar', 'files'",
+            "data.kind='file': no such kind; did you mean files?; there are grammar, files",
         ),
         (
             ["seed=-1", "stage_one.optimizer.lrr=1", "model.hidden_dim=1"],

@@ -1,14 +1,16 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from davam import config
 from davam.data.artifacts import Attempt, Manifest, Store
-from davam.errors import ArtifactError
+from davam.errors import ArtifactError, ConfigError
 from davam.execution import Execution
 from davam.recipe import load_recipe
 from davam.train.history import run_name, training_uri
-from pipelines.stage import DEFAULT_PRESETS, Built, Run, Stage, explain, run_stage
+from pipelines.augment import CELL_STAGE
+from pipelines.stage import DEFAULT_PRESETS, STAGES, Built, Run, Stage, explain, open_run, parser, run_stage
 from pipelines.stage_one import STAGE_ONE
 
 
@@ -65,3 +67,16 @@ def test_force_is_the_way_out_that_the_message_promises(tmp_path: Path, damage: 
     again = run_stage(STAGE, forced)
     assert again.attempt != first.attempt
     assert run_stage(STAGE, plain) == again
+
+
+def test_a_stage_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    given = ["--store", str(tmp_path), "--force", "reprot"]
+    with pytest.raises(ConfigError) as caught:
+        open_run(parser("full").parse_args(given), given)
+    assert str(caught.value) == f"--force reprot: no such stage; there are {', '.join(STAGES)}"
+
+
+def test_every_stage_can_be_forced() -> None:
+    sources = Path(__file__).parents[2].joinpath("pipelines").glob("*.py")
+    named = re.findall(r'\bStage\(\s*"(\w+)"', "".join(source.read_text("utf-8") for source in sources))
+    assert {*named, CELL_STAGE} == set(STAGES)

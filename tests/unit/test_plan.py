@@ -252,5 +252,7 @@ def test_the_command_prints_a_table_figures_and_where_they_come_from(
     assert "that was another model, so they are a guide at best" in capsys.readouterr().err
     assert main(["plan", "--store", store.uri, "--machine", "big"]) == 2
     assert "--machine big: not in the table of prices" in capsys.readouterr().err
+    assert main(["plan", "--store", store.uri, "--rows", "-1"]) == 2
+    assert capsys.readouterr().err == "error: --rows -1: give at least 1\n"
     assert main(["plan", "--store", store.uri, "--workers", "0"]) == 2
     assert "workers=0: input should be greater than or equal to 1" in capsys.readouterr().err

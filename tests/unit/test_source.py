@@ -126,6 +126,20 @@ def test_which_files_a_pattern_means(tree: Path, scheme: str, pattern: str, name
     assert found == [f"{scheme}{tree}/{name}" for name in names]
 
 
+def test_a_misspelt_path_is_refused_without_a_listing_of_what_lies_beside_it(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_listing(*given: object, **more: object) -> None:
+        raise AssertionError("listed")
+
+    monkeypatch.setattr("davam.data.source.arrow_fs.FileSelector", no_listing)
+    with pytest.raises(DataError) as caught:
+        expand(f"{tree}/sbu")
+    assert str(caught.value) == (
+        f"{tree}/sbu: no such file, folder or glob; check data.root and data.train, data.valid, data.test, or --data"
+    )
+
+
 def test_line_ends_and_blank_lines(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n\r\n \t\ntw\ro\nend\r")
     rows = rows_of(plan_chunks({"train": str(tmp_path / "a.txt")}, "auto", TEXT))

@@ -24,6 +24,7 @@ from pipelines.table_two import (
     parsed,
     require_different,
     require_time,
+    table_two,
 )
 
 
@@ -49,6 +50,16 @@ def test_a_row_that_does_not_exist_lists_those_that_do() -> None:
     with pytest.raises(ConfigError) as caught:
         chosen("vae,vaee")
     assert str(caught.value) == f"--rows vaee: no such row; there are {', '.join(ROWS)}, or all"
+    with pytest.raises(ConfigError) as caught:
+        table_two(options("--preset", "tiny", "--rows", "vae", "--equal", "vaee"))
+    assert str(caught.value) == f"--equal vaee: no such row; there are {', '.join(ROWS)}, or all"
+
+
+def test_the_help_keeps_the_lines_of_its_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options("--help")
+    example = "python pipelines/table_two.py --preset tiny --rows lstm_lm,vae,davam_512 --epochs 4"
+    assert example in capsys.readouterr().out.splitlines()
 
 
 def test_a_corpus_that_does_not_exist_lists_those_that_do() -> None:
