@@ -166,7 +166,8 @@ def test_davam_is_shown_beside_the_papers_model_of_its_own_size(preset: str, siz
     recipe = load_recipe([preset, "snli"], [f"model.codebook_size={size}"])
     assert paper_row(recipe.paper_row, recipe.model.model_dump()) == row
     assert paper_row(None, recipe.model.model_dump()) is None
-    shown = next(each for each in figures({"rec_nats": 9.0, "sample_rows": 900}, recipe) if each.name == "rec_nats")
+    measures = {"rec_nats": 9.0, "sample_rows": 900, "test_rows": 900}
+    shown = next(each for each in figures(measures, recipe) if each.name == "rec_nats")
     assert shown.paper == {128: "16.11", 256: None, 512: "10.85"}[size]
 
 
