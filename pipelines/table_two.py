@@ -25,13 +25,14 @@ from davam.data.batches import plan_epoch, row_noise
 from davam.errors import ConfigError, DataError, TrainingError
 from davam.evaluate.paper import paper_figures, paper_row
 from davam.evaluate.table import Table, TableRow, page
+from davam.execution import Execution
 from davam.families import family_of
 from davam.families.base import Clock
 from davam.families.codes import CodesConfig
 from davam.families.word_codes import WordCodes
 from davam.log import say
-from davam.recipe import Recipe
-from davam.schedules import schedules
+from davam.recipe import TRAININGS, Recipe
+from davam.schedules import SCHEDULES, schedules
 from davam.train import comm
 from davam.train.lagging import WINDOW_STEPS
 from davam.train.optim import build_optimizer
@@ -79,6 +80,8 @@ ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 LANGUAGE_MODELS = ("lstm_lm", "transformer_lm")
 # Of a budget's epochs, at most this share goes into a schedule's warm-up.
 WARMUP_SHARE = 0.25
+# What a budget sets or relies on; a setting of these that is given goes before it.
+BUDGETED = (*(f"{stage}.{limit}" for stage in TRAININGS for limit in ("epochs", "max_minutes")), *SCHEDULES)
 POLL_S = 2.0
 PROBED_STEPS = 5
 
@@ -206,9 +209,14 @@ def budget(recipe: Recipe, options: argparse.Namespace) -> list[str]:
         return [f"{stage}.max_minutes={options.minutes / len(stages):g}" for stage in stages]
     if options.epochs is None:
         return []
-    most = max(1, int(options.epochs * WARMUP_SHARE))
+    most = longest_schedule(options.epochs)
     overrides = [f"{stage}.epochs={options.epochs}" for stage in stages]
     return overrides + [f"{key}={most}" for key, value in schedules(recipe).items() if value > most]
+
+
+def longest_schedule(epochs: int) -> int:
+    """The epochs that a schedule may take of a budget of so many."""
+    return max(1, int(epochs * WARMUP_SHARE))
 
 
 def require_time(row: Row, tokens: Manifest, seconds: float) -> None:
@@ -337,15 +345,24 @@ def measured(row: Row) -> TableRow:
 
 def caption(options: argparse.Namespace, rows: Sequence[Row]) -> list[str]:
     """What a reader must know: the command, the budget, the seed, when and on what."""
-    run, machine = rows[0].run, f"{os.cpu_count()} CPUs, torch {provenance()['versions']['torch']}"
+    run = rows[0].run
     return [
         f"{datetime.now(UTC):%Y-%m-%d}, `python pipelines/table_two.py {shlex.join(sys.argv[1:])}`",
-        f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {run.execution.workers} workers a row; {machine}.",
+        f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {hardware(run.execution)}.",
         "`ppl_paper` is the paper's formula of that row, for comparison alone. Valid are `ppl_exact`, the likelihood "
         "itself, and its upper bounds `ppl_bound` and, by draws from the posterior, `ppl_iw`.",
         output_layers(rows),
+        precisions(rows),
+        "`minutes` are those of training steps by the clock, over all trainings of a row and beside other rows where "
+        "several ran at a time; `epochs` are counted over all trainings too.",
         "`KL` is as the paper has it, per latent where there is one for every word; `KL sum` is per sentence.",
     ]
+
+
+def hardware(execution: Execution) -> str:
+    """What a row has, and the machine that prints this."""
+    workers = f"{execution.workers} workers a row{', each with a GPU' if execution.gpu else ''}"
+    return f"{workers}; {os.cpu_count()} CPUs, torch {provenance()['versions']['torch']}"
 
 
 def output_layers(rows: Sequence[Row]) -> str:
@@ -356,12 +373,28 @@ def output_layers(rows: Sequence[Row]) -> str:
         restricted = issubclass(family_of(model), WordCodes)
         level = "two levels" if model.output_shortlist else "one level"
         names["the words of each code" if restricted else level].append(row.name)
-    said = "; ".join(f"{what}: {', '.join(found)}" for what, found in names.items() if found)
-    return f"Output layers, all exactly normalised (the baselines' own code has one level) - {said}."
+    return f"Output layers, all exactly normalised (the baselines' own code has one level) - {_listed(names)}."
+
+
+def precisions(rows: Sequence[Row]) -> str:
+    """Which rows are trained in which arithmetic."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        names.setdefault(row.run.recipe.stage_one.precision, []).append(row.name)
+    return f"Arithmetic of stage one (auto: bf16 where the hardware has it); scores are fp32 - {_listed(names)}."
+
+
+def _listed(names: dict[str, list[str]]) -> str:
+    return "; ".join(f"{what}: {', '.join(found)}" for what, found in names.items() if found)
 
 
 def budget_text(options: argparse.Namespace) -> str:
-    """The budget in words."""
+    """The budget in words, and what was given that goes before it."""
+    given = [override for override in options.overrides if override.partition("=")[0] in BUDGETED]
+    return f"{_limit_text(options)}; but as given {', '.join(given)}" if given else _limit_text(options)
+
+
+def _limit_text(options: argparse.Namespace) -> str:
     if options.minutes is not None:
         return (
             f"at most {options.minutes:g} minutes of training steps a row, ending with an epoch; epochs and schedules "
@@ -369,7 +402,10 @@ def budget_text(options: argparse.Namespace) -> str:
         )
     if options.epochs is None:
         return "as the presets have it"
-    return f"{options.epochs} epochs of every training, schedules shortened to {WARMUP_SHARE:.0%} of them"
+    return (
+        f"at most {options.epochs} epochs of every training, none of its schedules longer than "
+        f"{longest_schedule(options.epochs)}"
+    )
 
 
 def row_parser(name: str, description: str | None, rows: str) -> argparse.ArgumentParser:

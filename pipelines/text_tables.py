@@ -9,7 +9,6 @@ The judge of fluency is a language model of the corpus's validation split, or th
 """
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ import pyarrow.compute as pc
 
 from davam.api import load_judge
 from davam.data import fs
-from davam.data.artifacts import provenance, short
+from davam.data.artifacts import short
 from davam.errors import ConfigError
 from davam.evaluate.judge import Costs
 from davam.evaluate.text_tables import (
@@ -44,7 +43,18 @@ from pipelines.evaluate import EVALUATE
 from pipelines.experiments import Experiment, publish, record
 from pipelines.judge import JUDGE
 from pipelines.stage import Run, Stage, absolute, guarded, numbers, require, run_stage
-from pipelines.table_two import ROWS, Row, budget_text, chosen, open_row, require_none, row_parser, state, train_missing
+from pipelines.table_two import (
+    ROWS,
+    Row,
+    budget_text,
+    chosen,
+    hardware,
+    open_row,
+    require_none,
+    row_parser,
+    state,
+    train_missing,
+)
 from pipelines.tokens import TOKENS
 
 OWN_JUDGE = "own"
@@ -176,8 +186,7 @@ def caption(options: argparse.Namespace, rows: Sequence[Row], judge: JudgeSource
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, `python pipelines/text_tables.py {shlex.join(sys.argv[1:])}`",
         f"Judge: {judge_text(options.judge)}, {short(judge.digest)}.",
-        f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {run.execution.workers} workers a row; "
-        f"{os.cpu_count()} CPUs, torch {provenance()['versions']['torch']}.",
+        f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {hardware(run.execution)}.",
         "The paper's figures are by GPT-2 on Yahoo: they compare with ours under that judge on that corpus alone.",
         f"Every text of a length has exactly so many tokens: the end is barred before, and comes then. "
         f"`{REAL}` has what the test split has of that length.",

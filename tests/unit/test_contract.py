@@ -163,3 +163,24 @@ def test_padding_and_company_change_nothing(module: Trainable) -> None:
     for name, value in whole.items():
         assert torch.allclose(wide[name], value, rtol=1e-5, atol=1e-5), name
         assert torch.allclose(sum(sums[name] for sums in alone), value, rtol=1e-4, atol=1e-4), name
+
+
+@pytest.mark.parametrize("module", [m for _, m in MODULES], ids=[n for n, _ in MODULES])
+def test_shapes(module: Trainable) -> None:
+    module.eval()
+    rows = random_rows(8) if isinstance(module, TextFamily) else random_rows(8, 0, CODES, 0, CODES)
+    batch = take_slice(rows, plan_in_order(rows.lengths, 8)[0])
+    with torch.no_grad():
+        terms = module(batch, CLOCKS[1], None)
+        assert all(value.shape == () for value in (terms.loss_sum, *terms.sums.values()))
+        assert {"rows", module.objective} <= terms.sums.keys()
+        if not isinstance(module, TextFamily) or still(module, CLOCKS[1]) == ("next_code.",):
+            return  # a prior, or a model whose words have no codes yet
+        prior = (
+            build_prior(LstmPriorConfig(embed_dim=8, hidden_dim=16), CODES, module.labels) if module.has_codes else None
+        )
+        latents, scores = module.infer(batch), module.row_scores(batch, prior)
+        assert latents.latent_BTD.shape[:2] == (8, int(latents.length_B.max()))
+        for column in (latents.length_B, scores.rec_B, scores.kl_B, scores.latents_B):
+            assert column.shape == (8,)
+        assert module.importance_nats(batch, 2).shape == (8,)

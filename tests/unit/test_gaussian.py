@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from davam import objectives
-from davam.data.batches import Rows, plan_epoch, take_slice
+from davam.data.batches import Indices, Rows, plan_epoch, take_slice
 from davam.evaluate import metrics
 from davam.families.base import Clock, StepTerms
 from davam.families.categorical import Decay
@@ -22,9 +22,11 @@ from davam.families.vae_attn import VaeAttn, VaeAttnConfig
 from davam.nn import ops
 from davam.nn.noise import RowNoise, Stream
 from davam.nn.priors.pixelcnn import PixelCnnConfig
+from davam.recipe import load_recipe
 from davam.sampling import ANCESTRAL_SAMPLING
 from davam.train import comm, lagging, loop
 from davam.train.optim import build_optimizer
+from davam.train.stages import pretraining_module, stage_one_module
 from tests.small import VOCAB, WIDEST, fresh, job_of, quiet, random_rows, sgd
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -142,7 +144,10 @@ def test_the_batch_rule_pays_nothing_below_its_mean() -> None:
     kl_BD = torch.tensor([[9.0], [1.0]], requires_grad=True)
     weight_B = torch.tensor([0.0, 1.0])  # the first row only fills the batch
     paid_B = objectives.free_bits_by_batch(kl_BD, 4.0, weight_B, lambda x: x)
+    paid_B.sum().backward()
     assert paid_B.tolist() == [0, 0]
+    assert kl_BD.grad is not None
+    assert not kl_BD.grad.any()
 
 
 def toy() -> tuple[Vae, Rows]:
@@ -200,6 +205,53 @@ def test_draws_share_their_words_without_changing_anything() -> None:
             assert together[draw].item() == pytest.approx(alone.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("changes", "clock", "weight"),
+    [
+        ({}, Clock(0, 0, 4), 1.0),
+        ({"kl": {"kind": "linear", "start": 0.1, "warmup_epochs": 10}}, Clock(0, 0, 4), 0.1),
+        ({"kl": {"kind": "linear", "start": 0.1, "warmup_epochs": 10}}, Clock(2, 2, 4), 0.325),
+        ({"kl": {"kind": "linear", "start": 0.0, "warmup_epochs": 10}}, Clock(10, 0, 4), 1.0),
+        ({"kl": {"kind": "cyclic", "start": 0.1, "cycle_epochs": 10, "rise_share": 0.45}}, Clock(11, 0, 4), 0.3),
+        # The KL of every sentence, dimension and batch is under the first target and above the second.
+        *[
+            ({"free_bits": {"kind": kind, "target_nats": target}}, Clock(0, 0, 4), weight)
+            for kind in ("sentence", "dimension", "batch")
+            for target, weight in ((1e6, 0.0), (1e-6, 1.0))
+        ],
+    ],
+)
+def test_the_loss_is_rec_and_as_much_of_the_kl_as_the_settings_say(
+    changes: dict[str, object], clock: Clock, weight: float
+) -> None:
+    model = small_vae(**changes)
+    model.to_posterior.weight.data *= 20  # so that the KL is large enough to be seen in the sum
+    batch = take_slice(random_rows(5), np.arange(5))
+    terms = model(batch, clock, None)
+    mean, logvar = model.posterior(batch)
+    kl = kl_divergence(normal(mean, logvar), normal(torch.zeros(4), torch.zeros(4))).sum()
+    assert kl > 0.5
+    assert terms.sums["kl_nats_sum"].item() == pytest.approx(kl.item(), rel=1e-5)
+    assert terms.sums["elbo_nats"].item() == pytest.approx((terms.sums["rec_nats"] + kl).item(), rel=1e-5)
+    assert (terms.loss_sum - terms.sums["rec_nats"]).item() == pytest.approx(weight * kl.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["sentence", "dimension", "batch"])
+def test_free_bits_below_the_target_leave_the_gradient_of_rec_alone(kind: str) -> None:
+    free, autoencoder = (
+        small_vae(free_bits={"kind": kind, "target_nats": 1e6}),
+        small_vae(kl={"kind": "constant", "weight": 0}),
+    )
+    batch = take_slice(random_rows(5), np.arange(5))
+    for model in (free, autoencoder):
+        model(batch, Clock(0, 0, 4), None).loss_sum.backward()
+    for (name, one), other in zip(free.named_parameters(), autoencoder.parameters(), strict=True):
+        assert one.grad is not None, name
+        assert torch.equal(one.grad, other.grad), name
+    one, other = (model(batch, Clock(0, 0, 4), None).sums["kl_nats_sum"] for model in (free, autoencoder))
+    assert one == other > 0
+
+
 def test_an_autoencoder_never_pays() -> None:
     model = small_vae(kl={"kind": "constant", "weight": 0})
     batch = take_slice(random_rows(5), np.arange(5))
@@ -207,6 +259,24 @@ def test_an_autoencoder_never_pays() -> None:
     assert terms.loss_sum.item() == pytest.approx(terms.sums["rec_nats"].item())
     assert model.objective == "rec_nats"
     assert small_vae().objective == "elbo_nats"
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_stage_one_begins_with_the_pretrained_encoder_and_a_decoder_as_drawn(reset: bool) -> None:
+    recipe = load_recipe(["vae", "pretraining_fbp", "tiny"], [f"pretraining.reset_decoder={reset}"])
+    autoencoder, drawn = pretraining_module(recipe, VOCAB), stage_one_module(recipe, VOCAB)
+    for parameter in autoencoder.parameters():
+        parameter.data += 1
+    found = dict(stage_one_module(recipe, VOCAB, pretrained=autoencoder.state_dict()).named_parameters())
+    pretrained, fresh_weights = dict(autoencoder.named_parameters()), dict(drawn.named_parameters())
+    assert {name.split(".")[0] for name in found if lagging.is_encoder(name)} == {
+        "encoder_embedding",
+        "encoder",
+        "to_posterior",
+    }
+    for name, value in found.items():
+        expected = fresh_weights if reset and lagging.is_decoder(name) else pretrained
+        assert torch.equal(value, expected[name]), name
 
 
 def test_the_distribution_of_lengths_is_learned_and_paid() -> None:
@@ -248,6 +318,33 @@ def test_the_inner_loop_moves_the_encoder_alone(monkeypatch: pytest.MonkeyPatch)
     lagging.encoder_steps(job, optimizer, plan[0], plan, Clock(0, 0, 5), 0.1, comm.workers())
     for name, value in model.named_parameters():
         assert torch.equal(before[name], value) == lagging.is_decoder(name), name
+
+
+def test_the_inner_loop_begins_with_the_current_batch_and_goes_on_with_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    job, seen = job_of(small_vae(), sgd(1, 8), random_rows(40), random_rows(8)), []
+
+    def step(job: object, optimizer: object, batch: object, rows: Indices, *rest: object) -> StepTerms:
+        seen.append(rows.tolist())
+        return StepTerms(torch.tensor(1.0), {"tokens": torch.tensor(1.0)})
+
+    monkeypatch.setattr(lagging, "optimizer_step", step)
+    plan = plan_epoch(job.train.lengths, 0, 0, 8)
+    for current in (0, 3):
+        seen.clear()
+        optimizer = build_optimizer(job.module, job.config)
+        lagging.encoder_steps(job, optimizer, plan[current], plan, Clock(0, current, 5), 0.1, comm.workers())
+        assert seen[0] == plan[current].tolist()
+        assert {tuple(rows) for rows in seen} == {tuple(rows.tolist()) for rows in plan}
+
+
+def test_while_the_encoder_lags_the_step_on_the_batch_is_the_decoders_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = sgd(1, 8).model_copy(update={"encoder_updates": "aggressive"})
+    job = job_of(small_vae(), config, random_rows(16), random_rows(8))
+    before = {name: value.clone() for name, value in job.module.named_parameters()}
+    monkeypatch.setattr(loop, "encoder_steps", lambda *arguments: 0)
+    loop.train(job, build_optimizer(job.module, config), fresh(), quiet())
+    for name, value in job.module.named_parameters():
+        assert torch.equal(before[name], value) == lagging.is_encoder(name), name
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Rows, budgets and cells of Table II."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 
+from davam.data import fs
 from davam.data.artifacts import FileEntry, Manifest
 from davam.errors import ConfigError, DataError
 from davam.evaluate.page import html, markdown
@@ -12,16 +14,25 @@ from davam.evaluate.table import COLUMNS, Table, TableRow, cells, page
 from davam.families import FAMILIES
 from davam.recipe import load_recipe
 from davam.train.sizes import count_weights
+from pipelines.evaluate import EVALUATE
+from pipelines.pretraining import PRETRAINING
 from pipelines.report import figures
+from pipelines.stage import Run, Stage
+from pipelines.stage_one import STAGE_ONE
+from pipelines.stage_two import STAGE_TWO
 from pipelines.table_two import (
     ROWS,
     budget,
+    budget_text,
+    caption,
     chosen,
     equal_rows,
     fitting,
+    measured,
     open_row,
     output_layers,
     parsed,
+    precisions,
     require_different,
     require_time,
     table_two,
@@ -117,6 +128,68 @@ def test_the_caption_names_the_output_layers() -> None:
     )
 
 
+def test_the_caption_names_the_arithmetic() -> None:
+    rows = [open_row(name, options()) for name in ("lstm_lm", "vae", "davam_512")]
+    assert precisions(rows) == (
+        "Arithmetic of stage one (auto: bf16 where the hardware has it); scores are fp32 - fp32: lstm_lm, vae; "
+        "auto: davam_512."
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ((), "as the presets have it"),
+        (("--epochs", "40"), "at most 40 epochs of every training, none of its schedules longer than 10"),
+        (("--epochs", "2"), "at most 2 epochs of every training, none of its schedules longer than 1"),
+        (
+            ("--epochs", "40", "pretraining.epochs=20", "model.dropout=0.1", "model.kl.warmup_epochs=9"),
+            "at most 40 epochs of every training, none of its schedules longer than 10; but as given "
+            "pretraining.epochs=20, model.kl.warmup_epochs=9",
+        ),
+        (
+            ("--minutes", "7.5"),
+            "at most 7.5 minutes of training steps a row, ending with an epoch; epochs and schedules as the presets "
+            "have them",
+        ),
+        (("stage_two.max_minutes=3",), "as the presets have it; but as given stage_two.max_minutes=3"),
+    ],
+)
+def test_the_budget_in_words(given: tuple[str, ...], text: str) -> None:
+    assert budget_text(options(*given)) == text
+
+
+def test_the_caption_has_the_budget_the_seed_and_the_hardware() -> None:
+    on_gpus = options("--epochs", "4", "--workers", "2", "--gpu", "seed=7")
+    for given, hardware in ((on_gpus, "2 workers a row, each with a GPU; "), (options("seed=7"), "1 workers a row; ")):
+        line = caption(given, [open_row("vae", given)])[1]
+        assert line.startswith(f"Budget: {budget_text(given)}. Seed 7; {hardware}")
+
+
+def test_a_row_counts_all_its_trainings_and_its_weights_once(tmp_path: Path) -> None:
+    given = options("--store", str(tmp_path), "corpus=ptb")
+    for name, weights, minutes in (("vae_pretraining_fbp", 70, 3.0), ("davam_512", 90, 5.0)):
+        row = open_row(name, given)
+        assert measured(row).measures == {}
+        for stage, parameters, train_s in ((PRETRAINING, 70, 60), (STAGE_ONE, 70, 120), (STAGE_TWO, 20, 180)):
+            if getattr(row.run.recipe, stage.name) is not None:
+                commit(row.run, stage, {"parameters": parameters, "epochs": 3}, {"train_s": train_s})
+        commit(row.run, EVALUATE, {"rows": 1}, {"rec_nats": 9.0})
+        found = measured(row)
+        assert (found.measures, found.parameters, found.epochs) == ({"rec_nats": 9.0}, weights, 6)
+        assert found.train_s == 60 * minutes
+        assert found.paper["ppl_paper"] == {"vae_pretraining_fbp": 96.17, "davam_512": 17.94}[name]
+
+
+def commit(run: Run, stage: Stage, counts: dict[str, int], metrics: dict[str, float]) -> None:
+    """An artifact of the stage for the run's recipe, with some file."""
+    attempt = run.store.new_attempt(stage.name, stage.fingerprint(run.recipe))
+    fs.write_bytes_atomic(fs.join(attempt.uri, "file"), b"1")
+    run.store.commit(
+        attempt, version=stage.version, recipe={}, inputs={}, counts=counts, metrics=metrics, provenance={}
+    )
+
+
 def test_a_budget_too_small_for_an_epoch_is_refused() -> None:
     for given in ("0", "-1"):
         with pytest.raises(ConfigError, match=r"^row vae: stage_one.epochs="):
@@ -177,7 +250,8 @@ def test_davam_is_shown_beside_the_papers_model_of_its_own_size(preset: str, siz
     recipe = load_recipe([preset, "snli"], [f"model.codebook_size={size}"])
     assert paper_row(recipe.paper_row, recipe.model.model_dump()) == row
     assert paper_row(None, recipe.model.model_dump()) is None
-    shown = next(each for each in figures({"rec_nats": 9.0, "sample_rows": 900}, recipe) if each.name == "rec_nats")
+    measures = {"rec_nats": 9.0, "sample_rows": 900, "test_rows": 900}
+    shown = next(each for each in figures(measures, recipe) if each.name == "rec_nats")
     assert shown.paper == {128: "16.11", 256: None, 512: "10.85"}[size]
 
 
