@@ -248,8 +248,7 @@ def test_free_bits_below_the_target_leave_the_gradient_of_rec_alone(kind: str) -
     for (name, one), other in zip(free.named_parameters(), autoencoder.parameters(), strict=True):
         assert one.grad is not None, name
         assert torch.equal(one.grad, other.grad), name
-    one, other = (model(batch, Clock(0, 0, 4), None).sums["kl_nats_sum"] for model in (free, autoencoder))
-    assert one == other > 0
+    assert free(batch, Clock(0, 0, 4), None).sums["kl_nats_sum"] > 0
 
 
 def test_an_autoencoder_never_pays() -> None:
