@@ -200,7 +200,8 @@ def sweep_uri(trials: Sequence[Trial], asha: bool) -> str:
 
 def state(trial: Trial, uri: str) -> str:
     """Whether the trial is there already, or was stopped in this sweep."""
-    if trial.find(trial.plan[-1]) is not None:
+    # A run of full.py has scored the test sentences, and has not what trials are ranked by.
+    if all(trial.find(stage) is not None for stage in (SELECTION, trial.plan[-1])):
         return DONE
     return STOPPED if fs.exists(stop_uri(trial, uri)) else WAITING
 

@@ -26,7 +26,8 @@ from davam.recipe import load_recipe
 from davam.train import comm
 from davam.train.history import read_history, run_name, write_history
 from davam.train.selection import epoch_nats
-from pipelines.selection import flat_codes, text_measures
+from pipelines.evaluate import EVALUATE
+from pipelines.selection import SELECTION, flat_codes, text_measures
 from pipelines.sweep import (
     KL_DYNAMICS,
     axes,
@@ -43,6 +44,7 @@ from pipelines.sweep import (
     sweep_uri,
     without_shared_training,
 )
+from tests.stores import commit
 
 
 def options(store: Path | str, *given: str) -> argparse.Namespace:
@@ -164,6 +166,15 @@ def test_a_stopped_trial_stays_stopped_in_its_sweep_alone(tmp_path: Path) -> Non
     mark.touch()
     assert [state(trial, halved) for trial in trials] == ["stopped", "build"]
     assert state(trials[0], plain) == "build"
+
+
+def test_a_run_of_the_whole_pipeline_still_lacks_what_trials_are_ranked_by(tmp_path: Path) -> None:
+    trial = open_trials(options(tmp_path, "--grid", "seed=1,2", "--prior"))[0]
+    uri = sweep_uri([trial], False)
+    commit(trial.run, EVALUATE, {"rows": 9}, {"rec_nats": 8.0})
+    assert state(trial, uri) == "build"
+    commit(trial.run, SELECTION, {"rows": 9}, {"valid_rec_nats": 8.0})
+    assert state(trial, uri) == "done"
 
 
 def test_the_reason_is_the_last_error_of_the_log(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from davam.data import fs
 from davam.data.artifacts import FileEntry, Manifest
 from davam.errors import ConfigError, DataError
 from davam.evaluate.page import html, markdown
@@ -17,7 +16,6 @@ from davam.train.sizes import count_weights
 from pipelines.evaluate import EVALUATE
 from pipelines.pretraining import PRETRAINING
 from pipelines.report import figures
-from pipelines.stage import Run, Stage
 from pipelines.stage_one import STAGE_ONE
 from pipelines.stage_two import STAGE_TWO
 from pipelines.table_two import (
@@ -37,6 +35,7 @@ from pipelines.table_two import (
     require_time,
     table_two,
 )
+from tests.stores import commit
 
 
 def options(*given: str) -> argparse.Namespace:
@@ -179,15 +178,6 @@ def test_a_row_counts_all_its_trainings_and_its_weights_once(tmp_path: Path) -> 
         assert (found.measures, found.parameters, found.epochs) == ({"rec_nats": 9.0}, weights, 6)
         assert found.train_s == 60 * minutes
         assert found.paper["ppl_paper"] == {"vae_pretraining_fbp": 96.17, "davam_512": 17.94}[name]
-
-
-def commit(run: Run, stage: Stage, counts: dict[str, int], metrics: dict[str, float]) -> None:
-    """An artifact of the stage for the run's recipe, with some file."""
-    attempt = run.store.new_attempt(stage.name, stage.fingerprint(run.recipe))
-    fs.write_bytes_atomic(fs.join(attempt.uri, "file"), b"1")
-    run.store.commit(
-        attempt, version=stage.version, recipe={}, inputs={}, counts=counts, metrics=metrics, provenance={}
-    )
 
 
 def test_a_budget_too_small_for_an_epoch_is_refused() -> None:
