@@ -1,6 +1,7 @@
-"""The measures of a finished run, for the record beside RESULTS.md:
+"""The measures of a finished run, or of a sweep's trials, for the record beside RESULTS.md:
 
 python benchmarks/collect.py davam_store/runs/0123456789ab > results/name.json
+python benchmarks/collect.py davam_store/sweeps/0123456789ab > results/name.json
 """
 
 import argparse
@@ -9,16 +10,18 @@ import sys
 from typing import Any
 
 from davam.data import fs
-from davam.data.artifacts import Manifest, Store, read_run
+from davam.data.artifacts import Manifest, Store, read_run, read_tables
 from davam.errors import ArtifactError, DavamError
 
 
 def main() -> int:
     """Prints one JSON object; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="a run's folder or URI: STORE/runs/ID")
+    parser.add_argument("uri", help="the folder or URI of a run or a sweep: STORE/runs/ID, STORE/sweeps/ID")
+    uri = parser.parse_args().uri.rstrip("/")
     try:
-        print(json.dumps(collect(parser.parse_args().run.rstrip("/")), indent=1, sort_keys=True))
+        found = collect_sweep(uri) if "/sweeps/" in uri else collect(uri)
+        print(json.dumps(found, indent=1, sort_keys=True))
         return 0
     except DavamError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -42,6 +45,13 @@ def collect(run_uri: str) -> dict[str, Any]:
         "commit": manifests["evaluate"].provenance["git"],
         "created_utc": run["created_utc"],
     }
+
+
+def collect_sweep(sweep_uri: str) -> list[dict[str, Any]]:
+    """Settings, state, measures, epochs and seconds of every trial, the best first."""
+    trials = read_tables([fs.join(sweep_uri, "trials.parquet")], "sweep/1").to_pylist()
+    kept = ("trial", "presets", "settings", "state", "epochs", "train_s")
+    return [{name: trial[name] for name in kept} | {"measures": dict(trial["measures"])} for trial in trials]
 
 
 def _manifest(store: Store, stage: str, identity: str) -> Manifest:
