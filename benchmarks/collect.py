@@ -38,7 +38,7 @@ def collect(run_uri: str) -> dict[str, Any]:
     manifests = {stage: _manifest(store, stage, identity) for stage, identity in run["inputs"].items()}
     return {
         "recipe": {name: value for name, value in run["recipe"].items() if name != "data"},
-        "metrics": manifests["evaluate"].metrics,
+        "metrics": manifests["evaluate"].metrics | manifests["faithfulness"].metrics,
         "wall_s": {stage: manifest.provenance["wall_s"] for stage, manifest in manifests.items()},
         "training": _training(store, manifests.get("stage_two", manifests["stage_one"])),
         "versions": manifests["evaluate"].provenance["versions"],
