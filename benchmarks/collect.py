@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("uri", help="the folder or URI of a run or a sweep: STORE/runs/ID, STORE/sweeps/ID")
     uri = parser.parse_args().uri.rstrip("/")
     try:
-        found = collect_sweep(uri) if "/sweeps/" in uri else collect(uri)
+        found = collect_sweep(uri) if uri.rpartition("/")[0].endswith("sweeps") else collect(uri)
         print(json.dumps(found, indent=1, sort_keys=True))
         return 0
     except DavamError as error:

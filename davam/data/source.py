@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from glob import has_magic
 from typing import Any
 
 import pyarrow as pa
@@ -74,7 +75,7 @@ def expand(pattern: str) -> list[str]:
         info = filesystem.get_file_info(path)
         if info.type == arrow_fs.FileType.File:
             return [pattern]
-        if info.type != arrow_fs.FileType.Directory and not any(map(_wild, path)):
+        if info.type != arrow_fs.FileType.Directory and not has_magic(path):
             raise _nothing_at(pattern)  # instead of a listing of all that lies beside a misspelt name
         folder = path if info.type == arrow_fs.FileType.Directory else _fixed_part(path)
         selector = arrow_fs.FileSelector(folder, recursive=True, allow_not_found=True)
@@ -167,12 +168,8 @@ def _batch(chunk: Chunk, rows: Sequence[Row], columns: Columns) -> pa.RecordBatc
 def _fixed_part(path: str) -> str:
     """The folder above the first wildcard."""
     parts = path.split("/")
-    fixed = next(i for i, part in enumerate(parts) if any(map(_wild, part)))
+    fixed = next(i for i, part in enumerate(parts) if has_magic(part))
     return "/".join(parts[:fixed]) or "/"
-
-
-def _wild(character: str) -> bool:
-    return character in "*?["
 
 
 def _nothing_at(pattern: str) -> DataError:
