@@ -1,12 +1,14 @@
-"""The measures of a finished run, or of a sweep's trials, for the record beside RESULTS.md:
+"""The measures of a finished run, of a sweep's trials, or of text tables, for the record beside RESULTS.md:
 
 python benchmarks/collect.py davam_store/runs/0123456789ab > results/name.json
 python benchmarks/collect.py davam_store/sweeps/0123456789ab > results/name.json
+python benchmarks/collect.py davam_store/tables/text_tables-tiny-own.json > results/name.json
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from davam.data import fs
@@ -17,15 +19,21 @@ from davam.errors import ArtifactError, DavamError
 def main() -> int:
     """Prints one JSON object; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("uri", help="the folder or URI of a run or a sweep: STORE/runs/ID, STORE/sweeps/ID")
+    parser.add_argument("uri", help="URI: STORE/runs/ID, STORE/sweeps/ID or STORE/tables/NAME.json")
     uri = parser.parse_args().uri.rstrip("/")
     try:
-        found = collect_sweep(uri) if uri.rpartition("/")[0].endswith("sweeps") else collect(uri)
-        print(json.dumps(found, indent=1, sort_keys=True))
+        print(json.dumps(collector(uri)(uri), indent=1, sort_keys=True))
         return 0
     except DavamError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def collector(uri: str) -> Callable[[str], Any]:
+    """What reads a result of that kind."""
+    if uri.endswith(".json"):
+        return collect_text_tables
+    return collect_sweep if uri.rpartition("/")[0].endswith("sweeps") else collect
 
 
 def collect(run_uri: str) -> dict[str, Any]:
@@ -52,6 +60,17 @@ def collect_sweep(sweep_uri: str) -> list[dict[str, Any]]:
     trials = read_tables([fs.join(sweep_uri, "trials.parquet")], "sweep/1").to_pylist()
     kept = ("trial", "presets", "settings", "state", "epochs", "train_s")
     return [{name: trial[name] for name in kept} | {"measures": dict(trial["measures"])} for trial in trials]
+
+
+def collect_text_tables(uri: str) -> list[dict[str, Any]]:
+    """Every row's measures by length and by temperature, without any text of the corpus or of the models."""
+    rows = json.loads(fs.read_bytes(uri))["rows"]
+    kept = ("setting", "measures", "absent")
+    return [
+        {"row": row["name"], "rec_nats": row["rec_nats"]}
+        | {"points": [{name: point[name] for name in kept} for point in row["points"]]}
+        for row in rows
+    ]
 
 
 def _manifest(store: Store, stage: str, identity: str) -> Manifest:

@@ -361,7 +361,8 @@ def caption(options: argparse.Namespace, rows: Sequence[Row]) -> list[str]:
 
 def hardware(execution: Execution) -> str:
     """What a row has, and the machine that prints this."""
-    workers = f"{execution.workers} workers a row{', each with a GPU' if execution.gpu else ''}"
+    several, gpus = "s" if execution.workers > 1 else "", ", each with a GPU" if execution.gpu else ""
+    workers = f"{execution.workers} worker{several} a row{gpus}"
     return f"{workers}; {os.cpu_count()} CPUs, torch {provenance()['versions']['torch']}"
 
 

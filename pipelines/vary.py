@@ -39,7 +39,7 @@ def vary(options: argparse.Namespace) -> None:
     settings = {"variation": variation.model_dump(mode="json"), "text": columns.text, "label": columns.label}
     inputs = {"model": model_sha256, "given": source.content_digest(chunks)}
     identity, store = fingerprint(STAGE, VERSION, settings, inputs), Store(execution.store)
-    found = None if STAGE in options.force else store.find(STAGE, identity)
+    found = None if options.force == STAGE else store.find(STAGE, identity)
     say(f"{STAGE}  {'skip' if found else 'build'}  {short(identity)}")
     if found is None:
         store.probe_writable()
@@ -123,7 +123,7 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     )
     options.add_argument("--text-column", default="text")
     options.add_argument("--label-column", help="of the given texts, for a model with labels")
-    options.add_argument("--force", action="append", default=[], metavar="vary", help="make the rows again")
+    options.add_argument("--force", choices=[STAGE], help="make the rows again")
     add_execution(options, "varied")
     return options.parse_intermixed_args(given)
 

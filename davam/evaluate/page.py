@@ -8,6 +8,7 @@ from importlib import resources
 import jinja2
 
 from davam.evaluate.charts import Chart
+from davam.evaluate.visible import visible
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ def markdown(page: Page) -> str:
 def html(page: Page) -> str:
     """The whole page, without links to the outside; every text is escaped."""
     source = resources.files("davam.evaluate").joinpath("page.html.j2").read_text("utf-8")
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source).render(page=page)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=visible)
+    return environment.from_string(source).render(page=page)
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(visible(cell).replace('|', chr(92) + '|') for cell in cells)} |"

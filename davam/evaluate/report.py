@@ -28,6 +28,7 @@ from davam.evaluate.charts import (
 from davam.evaluate.code_browser import CodeEntry
 from davam.evaluate.faithfulness import Interpolation
 from davam.evaluate.verdict import Verdict
+from davam.evaluate.visible import visible
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ _STANDING = {
 def render(report: Report) -> str:
     """The report as one self-contained HTML page."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=visible, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(number=number, duration=_duration)
     source = resources.files("davam.evaluate").joinpath("report.html.j2").read_text(encoding="utf-8")

@@ -143,8 +143,12 @@ def test_every_text_is_escaped(report: Report) -> None:
     assert {tag for tag, _ in hostile.elements} <= {tag for tag, _ in clean.elements}
 
 
-def test_control_characters_do_not_break_the_charts(report: Report) -> None:
-    Outline(render(with_every_text(report, "a\x00\x1b\x0b\u202e")))
+def test_control_characters_and_changes_of_direction_are_shown_and_do_not_act(report: Report) -> None:
+    page = render(with_every_text(report, "a\x00\x1b\x0b\u202e"))
+    outline = Outline(page)
+    assert outline.all("svg")
+    assert "a\ufffd\ufffd\ufffd\ufffd" in outline.text
+    assert not set("\x00\x1b\x0b\u202e") & set(page)
 
 
 def test_the_page_needs_nothing_from_outside(page: str) -> None:

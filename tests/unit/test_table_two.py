@@ -160,7 +160,7 @@ def test_the_budget_in_words(given: tuple[str, ...], text: str) -> None:
 
 def test_the_caption_has_the_budget_the_seed_and_the_hardware() -> None:
     on_gpus = options("--epochs", "4", "--workers", "2", "--gpu", "seed=7")
-    for given, hardware in ((on_gpus, "2 workers a row, each with a GPU; "), (options("seed=7"), "1 workers a row; ")):
+    for given, hardware in ((on_gpus, "2 workers a row, each with a GPU; "), (options("seed=7"), "1 worker a row; ")):
         line = caption(given, [open_row("vae", given)])[1]
         assert line.startswith(f"Budget: {budget_text(given)}. Seed 7; {hardware}")
 
