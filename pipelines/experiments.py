@@ -6,16 +6,18 @@ it.
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
 from davam.data import fs
-from davam.data.artifacts import Manifest, Store, fingerprint, short
+from davam.data.artifacts import Manifest, Store, fingerprint, provenance, short
 from davam.errors import ArtifactError
 from davam.evaluate.page import Page, html, markdown
 from davam.evaluate.report import Section
 from davam.evaluate.verdict import Finding
+from davam.execution import Execution
 from davam.log import say
 from davam.recipe import TRAININGS, Recipe
 
@@ -28,6 +30,13 @@ class Experiment:
     section: Section
     generator: str = ""
     findings: tuple[Finding, ...] = ()
+
+
+def hardware(execution: Execution, unit: str) -> str:
+    """What each row or trial has, and the machine that prints this."""
+    several, gpus = "s" if execution.workers > 1 else "", ", each with a GPU" if execution.gpu else ""
+    workers = f"{execution.workers} worker{several} a {unit}{gpus}"
+    return f"{workers}; {os.cpu_count()} CPUs, torch {provenance()['versions']['torch']}"
 
 
 def generator_identity(recipe: Recipe) -> str:

@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from davam.data import fs
-from davam.data.artifacts import Manifest, Store, fingerprint, provenance, short, write_table
+from davam.data.artifacts import Manifest, Store, fingerprint, short, write_table
 from davam.errors import ConfigError, TrainingError
 from davam.evaluate import metrics
 from davam.evaluate import sweep as results
@@ -32,7 +32,7 @@ from davam.log import say
 from davam.train.history import read_history
 from davam.train.selection import epoch_nats
 from pipelines.evaluate import EVALUATE
-from pipelines.experiments import Experiment, publish, record
+from pipelines.experiments import Experiment, hardware, publish, record
 from pipelines.pretraining import PRETRAINING
 from pipelines.selection import SELECTION
 from pipelines.stage import Run, Stage, arguments_of, guarded, open_run, parser, require, run_stage
@@ -387,10 +387,10 @@ def latents_count(store: Store, tokens: Manifest, split: str, most: int) -> np.n
 
 def caption(options: argparse.Namespace, trials: Sequence[Trial]) -> list[str]:
     """What a reader must know: the command, the seed, when and on what, and what the measures are."""
-    run, machine = trials[0].run, f"{os.cpu_count()} CPUs, torch {provenance()['versions']['torch']}"
+    run = trials[0].run
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, `python pipelines/sweep.py {shlex.join(sys.argv[1:])}`",
-        f"Seed {run.recipe.seed}; {run.execution.workers} workers a trial; {machine}.",
+        f"Seed {run.recipe.seed}; {hardware(run.execution, 'trial')}.",
         "Measures that begin with `valid_` are of the validation sentences, and trials are ranked by them alone; all "
         "others are of the test sentences. Nats are per sentence.",
         "`valid_ppl_bound_bigram` charges the codes and their end under a bigram model that was counted on the "

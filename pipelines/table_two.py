@@ -20,12 +20,11 @@ from datetime import UTC, datetime
 import torch
 
 from davam.data import fs
-from davam.data.artifacts import Manifest, provenance
+from davam.data.artifacts import Manifest
 from davam.data.batches import plan_epoch, row_noise
 from davam.errors import ConfigError, DataError, TrainingError
 from davam.evaluate.paper import paper_figures, paper_row
 from davam.evaluate.table import Table, TableRow, page
-from davam.execution import Execution
 from davam.families import family_of
 from davam.families.base import Clock
 from davam.families.codes import CodesConfig
@@ -41,7 +40,7 @@ from davam.train.stages import build_job, check_words, stage_one_module
 from davam.train.step import all_parameters, optimizer_step
 from pipelines.data import read_labels
 from pipelines.evaluate import EVALUATE
-from pipelines.experiments import publish
+from pipelines.experiments import hardware, publish
 from pipelines.pretraining import PRETRAINING
 from pipelines.stage import Run, arguments_of, guarded, open_run, parser, run_stage
 from pipelines.stage_one import STAGE_ONE
@@ -348,7 +347,7 @@ def caption(options: argparse.Namespace, rows: Sequence[Row]) -> list[str]:
     run = rows[0].run
     return [
         f"{datetime.now(UTC):%Y-%m-%d}, `python pipelines/table_two.py {shlex.join(sys.argv[1:])}`",
-        f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {hardware(run.execution)}.",
+        f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {hardware(run.execution, 'row')}.",
         "`ppl_paper` is the paper's formula of that row, for comparison alone. Valid are `ppl_exact`, the likelihood "
         "itself, and its upper bounds `ppl_bound` and, by draws from the posterior, `ppl_iw`.",
         output_layers(rows),
@@ -357,13 +356,6 @@ def caption(options: argparse.Namespace, rows: Sequence[Row]) -> list[str]:
         "several ran at a time; `epochs` are counted over all trainings too.",
         "`KL` is as the paper has it, per latent where there is one for every word; `KL sum` is per sentence.",
     ]
-
-
-def hardware(execution: Execution) -> str:
-    """What a row has, and the machine that prints this."""
-    several, gpus = "s" if execution.workers > 1 else "", ", each with a GPU" if execution.gpu else ""
-    workers = f"{execution.workers} worker{several} a row{gpus}"
-    return f"{workers}; {os.cpu_count()} CPUs, torch {provenance()['versions']['torch']}"
 
 
 def output_layers(rows: Sequence[Row]) -> str:

@@ -40,7 +40,7 @@ from davam.log import say
 from davam.recipe import load_recipe
 from pipelines.draws import JudgeSource, draws_stage, judged_stage, real_places, real_stage
 from pipelines.evaluate import EVALUATE
-from pipelines.experiments import Experiment, publish, record
+from pipelines.experiments import Experiment, hardware, publish, record
 from pipelines.judge import JUDGE
 from pipelines.stage import Run, Stage, absolute, guarded, numbers, require, run_stage
 from pipelines.table_two import (
@@ -48,7 +48,6 @@ from pipelines.table_two import (
     Row,
     budget_text,
     chosen,
-    hardware,
     open_row,
     require_none,
     row_parser,
@@ -186,7 +185,7 @@ def caption(options: argparse.Namespace, rows: Sequence[Row], judge: JudgeSource
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, `python pipelines/text_tables.py {shlex.join(sys.argv[1:])}`",
         f"Judge: {judge_text(options.judge)}, {short(judge.digest)}.",
-        f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {hardware(run.execution)}.",
+        f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {hardware(run.execution, 'row')}.",
         "The paper's figures are by GPT-2 on Yahoo: they compare with ours under that judge on that corpus alone.",
         f"Every text of a length has exactly so many tokens: the end is barred before, and comes then. "
         f"`{REAL}` has what the test split has of that length.",
