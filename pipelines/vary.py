@@ -39,7 +39,7 @@ def vary(options: argparse.Namespace) -> None:
     settings = {"variation": variation.model_dump(mode="json"), "text": columns.text, "label": columns.label}
     inputs = {"model": model_sha256, "given": source.content_digest(chunks)}
     identity, store = fingerprint(STAGE, VERSION, settings, inputs), Store(execution.store)
-    found = None if options.force == STAGE else store.find(STAGE, identity)
+    found = None if options.force else store.find(STAGE, identity)
     say(f"{STAGE}  {'skip' if found else 'build'}  {short(identity)}")
     if found is None:
         store.probe_writable()
