@@ -24,7 +24,7 @@ from davam.errors import ConfigError, DataError, DavamError
 from davam.execution import Execution
 from davam.generation.export import csv_lines, json_lines
 from davam.generation.forecast import burden, forecast, machine, read_prices
-from davam.log import say
+from davam.log import result, say
 from davam.plan.estimate import caveats, estimates, read_reference, sampling_probe, table, totals
 from davam.plan.runs import builds_of
 from davam.plan.work import work_of
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def print_lines(texts: Sequence[str]) -> None:
     """Each text on a line of its own, line ends inside it written as `\\n` and `\\r`."""
     for text in texts:
-        print(text.replace("\r", "\\r").replace("\n", "\\n"))
+        result(text.replace("\r", "\\r").replace("\n", "\\n"))
 
 
 def sample(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """What programs tell on stderr: a line for people or, with DAVAM_LOG=json in the environment, one JSON object a line
-for what collects logs, with the run, the stage and the worker that it is about."""
+for what collects logs, with the run, the stage and the worker that it is about. And what they give to machines on
+stdout."""
 
 import contextlib
 import contextvars
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
+from typing import TextIO
 
 SETTING = "DAVAM_LOG"
 
@@ -16,6 +18,7 @@ Ids = Mapping[str, str | int]
 
 _NOTHING: Ids = MappingProxyType({})
 _context: contextvars.ContextVar[Ids] = contextvars.ContextVar("davam_log", default=_NOTHING)
+_results: contextvars.ContextVar[TextIO | None] = contextvars.ContextVar("davam_results", default=None)
 
 
 @contextlib.contextmanager
@@ -51,6 +54,23 @@ def is_json() -> bool:
 def say(line: str, level: str = "info", **values: str | float) -> None:
     """One line of talk. The values are for JSON alone: people read them in the line."""
     print(as_json(line, level, values) if is_json() else line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def stdout_for_results() -> Iterator[None]:
+    """Inside, stdout takes what `result` writes and no more: what libraries print, from whatever thread, is talk. Ray
+    prints there what its raylet reports, whether or not it has been told to keep its log from the driver."""
+    token = _results.set(_results.get() or sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _results.reset(token)
+
+
+def result(text: str = "") -> None:
+    """A line, or several, of what the program was asked for."""
+    print(text, file=_results.get() or sys.stdout)
 
 
 def as_json(line: str, level: str, values: Mapping[str, str | float]) -> str:

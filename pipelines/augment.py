@@ -30,7 +30,7 @@ from davam.data import fs
 from davam.data.artifacts import Manifest, Store, fingerprint, short, write_table
 from davam.data.pieces import Piece
 from davam.errors import ArtifactError, ConfigError, DataError
-from davam.log import say
+from davam.log import result, say
 from davam.recipe import Recipe
 from davam.sampling import ANCESTRAL_SAMPLING
 from davam.schedules import schedules, training_of
@@ -140,8 +140,8 @@ def augment(options: argparse.Namespace) -> None:
     study = study_of(options)
     if options.dry_run:
         each = 1 + len(list(study.protocols)) * (len(study.ratios) - 1)
-        print("\n".join(explain([TOKENS], study.run)))
-        print(f"{CELL_STAGE:<10}  {len(study.sizes) * len(study.seeds) * each} of them, but for those that are there")
+        result("\n".join(explain([TOKENS], study.run)))
+        result(f"{CELL_STAGE:<10}  {len(study.sizes) * len(study.seeds) * each} of them, but for those that are there")
         return
     tokens = run_stage(TOKENS, study.run)
     check_sizes(study, tokens)
@@ -335,7 +335,7 @@ def report(study: Study, tokens: Manifest, conditions: Sequence[Condition]) -> N
         found = Experiment(section(results), generator_identity(study.run.recipe), findings(results))
         record(store, tokens, f"augment-{name}", found)
     publish(page(results), fs.join(uri, "augment"))
-    print(f"augment {fs.join(uri, 'augment.html')}")
+    result(f"augment {fs.join(uri, 'augment.html')}")
 
 
 def caption(study: Study, tokens: Manifest) -> list[str]:

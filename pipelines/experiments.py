@@ -18,7 +18,7 @@ from davam.evaluate.page import Page, html, markdown
 from davam.evaluate.report import Section
 from davam.evaluate.verdict import Finding
 from davam.execution import Execution
-from davam.log import say
+from davam.log import result, say
 from davam.recipe import TRAININGS, Recipe
 
 
@@ -58,7 +58,7 @@ def publish(page: Page, uri: str) -> None:
     """Writes the page beside the URI as Markdown and as HTML, prints the former, and says where the latter is."""
     fs.write_bytes_atomic(f"{uri}.md", markdown(page).encode())
     fs.write_bytes_atomic(f"{uri}.html", html(page).encode())
-    print(markdown(page))
+    result(markdown(page))
     say(f"{uri}.html")
 
 

@@ -12,6 +12,7 @@ from davam import log
 from davam.cli import print_lines
 from davam.data.artifacts import Manifest, short
 from davam.evaluate.verdict import counted
+from davam.log import result
 from davam.recipe import Recipe
 from pipelines.codes import CODES
 from pipelines.evaluate import EVALUATE
@@ -41,11 +42,11 @@ def full(run: Run) -> None:
     built = build(run)
     samples = run.store.read_table(built["samples"], "samples/2").sort_by("id")
     print_lines(samples["text"].to_pylist()[:SAMPLES_SHOWN])
-    print()
+    result()
     for name, value in sorted(counted(built["evaluate"].metrics | built["faithfulness"].metrics).items()):
-        print(name, value if isinstance(value, str) else f"{value:.6g}")
-    print(f"\nmodel  {model_uri(run, built)}\nreport {page_uri(run, built)}")
-    print(f"as a cluster job: ray job submit --working-dir . -- python pipelines/full.py {shlex.join(run.arguments)}")
+        result(f"{name} {value}" if isinstance(value, str) else f"{name} {value:.6g}")
+    result(f"\nmodel  {model_uri(run, built)}\nreport {page_uri(run, built)}")
+    result(f"as a cluster job: ray job submit --working-dir . -- python pipelines/full.py {shlex.join(run.arguments)}")
 
 
 def build(run: Run) -> dict[str, Manifest]:

@@ -32,7 +32,7 @@ from davam.generation.forecast import Machine, Probe, forecast, machine, read_pr
 from davam.generation.held_out import CopyRates, copy_rates_of
 from davam.generation.spec import Spec
 from davam.generation.training_text import TrainingText, text_at, text_of
-from davam.log import say
+from davam.log import result, say
 from davam.quality.checks import COPY_FLAGS
 from pipelines.model import open_model
 from pipelines.stage import add_execution, connect, execution_of, guarded
@@ -131,15 +131,15 @@ def look_ahead(order: Order, kind: Machine | None) -> None:
         if part.kept:
             trial.finish(part.kept)
             print_lines(next(read_corpus(folder))["text"].to_pylist()[:SHOWN])
-            print()
+            result()
     usd_per_worker_hour = None if kind is None else kind.usd_per_hour / kind.workers
     for name, count in part.dropped.items():
-        print(f"dropped_{name} {count / PROBE_ROWS:.4f}")
+        result(f"dropped_{name} {count / PROBE_ROWS:.4f}")
     for name, count in part.said.flagged.items():
-        print(f"flagged_{name} {count / max(1, part.kept):.4f}")
+        result(f"flagged_{name} {count / max(1, part.kept):.4f}")
     probe = Probe(PROBE_ROWS, part.kept, spent_s, size)
     for name, value in forecast(probe, order.rows, order.execution.workers, usd_per_worker_hour).items():
-        print(f"{name} {value:.6g}")
+        result(f"{name} {value:.6g}")
 
 
 def source_of(order: Order) -> Any:
@@ -221,10 +221,10 @@ def machine_bytes() -> int:
 
 def report(summary: Summary, uri: str) -> None:
     """The figures and the place, for machines on stdout."""
-    print(f"rows {summary.rows}\ncandidates {summary.candidates}")
+    result(f"rows {summary.rows}\ncandidates {summary.candidates}")
     for name, count in summary.dropped.items():
-        print(f"dropped_{name} {count}")
-    print(f"corpus {uri}")
+        result(f"dropped_{name} {count}")
+    result(f"corpus {uri}")
 
 
 def parsed(given: Sequence[str]) -> argparse.Namespace:

@@ -30,7 +30,7 @@ from davam.evaluate.charts import number
 from davam.evaluate.drift import Drift, Profile, drift, profile
 from davam.evaluate.gate import Decision, Thresholds, decide
 from davam.evaluate.page import Page, PageTable
-from davam.log import say
+from davam.log import result, say
 from davam.nn.noise import Stream, generator
 from davam.recipe import FileData, Recipe, load_recipe
 from pipelines import full
@@ -329,7 +329,7 @@ def told(options: argparse.Namespace) -> Outcome:
             "drift": flags,
         }
     )
-    print(f"{outcome.outcome} {outcome.run}" + (f"  {outcome.reasons[0]}" if outcome.outcome == "unchanged" else ""))
+    result(f"{outcome.outcome} {outcome.run}" + (f"  {outcome.reasons[0]}" if outcome.outcome == "unchanged" else ""))
     return outcome
 
 

@@ -22,7 +22,7 @@ from davam.data import channel, fs, lease
 from davam.data.artifacts import Attempt, Manifest, Store, explain_change, fingerprint, provenance, short
 from davam.errors import ArtifactError, ConfigError, DavamError
 from davam.execution import Execution
-from davam.log import say
+from davam.log import result, say
 from davam.recipe import Recipe, load_recipe
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in the environment of every submitted job's driver
@@ -169,7 +169,7 @@ def main(stage: Stage, arguments: Sequence[str] | None = None) -> int:
     return program(
         stage.name,
         lambda recipe: (stage,),
-        lambda run: print(run.store.artifact_uri(stage.name, run_stage(stage, run).fingerprint)),
+        lambda run: result(run.store.artifact_uri(stage.name, run_stage(stage, run).fingerprint)),
         arguments,
     )
 
@@ -187,7 +187,7 @@ def program(
     def act_or_explain() -> None:
         run = open_run(options, given)
         if options.dry_run:
-            print("\n".join(explain(plan(run.recipe), run)))
+            result("\n".join(explain(plan(run.recipe), run)))
         else:
             act(run)
 
@@ -198,7 +198,7 @@ def guarded(act: Callable[[], None], after_stop: str = "the same command goes on
     """The exit code of the action; every error that is meant for a user becomes one message."""
     _stop_cleanly_on_sigterm()
     try:
-        with log.about(job=job_id()):
+        with log.about(job=job_id()), log.stdout_for_results():
             act()
         return 0
     except DavamError as error:

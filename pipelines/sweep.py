@@ -28,7 +28,7 @@ from davam.evaluate.sweep import DONE, FAILED, STOPPED, Sweep
 from davam.families import is_language_model
 from davam.families.codes import CodesConfig
 from davam.families.vae_attn import GaussianSequenceConfig
-from davam.log import say
+from davam.log import result, say
 from davam.train.history import read_history
 from davam.train.selection import epoch_nats
 from pipelines.evaluate import EVALUATE
@@ -80,7 +80,7 @@ def sweep(options: argparse.Namespace) -> None:
     check_metric(options.metric, trials)
     uri = sweep_uri(trials, options.asha)
     if options.dry_run:
-        print("\n".join(f"{state(trial, uri):<7}  {shlex.join(trial.run.arguments)}" for trial in trials))
+        result("\n".join(f"{state(trial, uri):<7}  {shlex.join(trial.run.arguments)}" for trial in trials))
         return
     reasons = train(trials, uri, options.asha)
     found = Sweep(
@@ -97,7 +97,7 @@ def sweep(options: argparse.Namespace) -> None:
     best = results.winner(found)
     if best is not None:
         chosen = next(trial for trial in trials if trial.name == best.name)
-        print(f"best {best.name}\npython pipelines/full.py {shlex.join(chosen.run.arguments)}")
+        result(f"best {best.name}\npython pipelines/full.py {shlex.join(chosen.run.arguments)}")
     say(f"{uri}/sweep.html")
     failed = [trial.name for trial in found.trials if trial.state == FAILED]
     if failed:

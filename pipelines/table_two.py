@@ -29,7 +29,7 @@ from davam.families import family_of
 from davam.families.base import Clock
 from davam.families.codes import CodesConfig
 from davam.families.word_codes import WordCodes
-from davam.log import say
+from davam.log import result, say
 from davam.recipe import TRAININGS, Recipe
 from davam.schedules import SCHEDULES, schedules
 from davam.train import comm
@@ -101,7 +101,7 @@ def table_two(options: argparse.Namespace) -> None:
         rows += equal_rows(chosen(options.equal, "--equal"), options)
     corpus = rows[0].run.recipe.corpus or options.preset
     if options.dry_run:
-        print("\n".join(f"{row.name:<20}  {state(row)}  {shlex.join(row.arguments)}" for row in rows))
+        result("\n".join(f"{row.name:<20}  {state(row)}  {shlex.join(row.arguments)}" for row in rows))
         return
     failed = train_missing(rows, options)
     table = Table(f"Table II on {corpus}", caption(options, rows), [measured(row) for row in rows])

@@ -36,7 +36,7 @@ from davam.evaluate.text_tables import (
     to_json,
 )
 from davam.families import is_language_model
-from davam.log import say
+from davam.log import result, say
 from davam.recipe import load_recipe
 from pipelines.draws import JudgeSource, draws_stage, judged_stage, real_places, real_stage
 from pipelines.evaluate import EVALUATE
@@ -70,7 +70,7 @@ def text_tables(options: argparse.Namespace) -> None:
     judge_run = open_judge(options, rows[0].run) if options.judge == OWN_JUDGE else None
     lengths = require_settings(options, rows[0])
     if options.dry_run:
-        print("\n".join(f"{row.name:<20}  {state(row)}  {shlex.join(row.arguments)}" for row in rows))
+        result("\n".join(f"{row.name:<20}  {state(row)}  {shlex.join(row.arguments)}" for row in rows))
         return
     # Before hours of training, not after them.
     judge = None if judge_run else judge_source(options.judge, options.judge_download)

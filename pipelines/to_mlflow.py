@@ -14,6 +14,7 @@ from typing import Any
 from davam.data import fs
 from davam.data.artifacts import Manifest, Store, localize, read_run
 from davam.errors import ArtifactError, ConfigError
+from davam.log import result
 from davam.recipe import TRAININGS
 from davam.train.history import read_history
 from pipelines.stage import absolute, guarded
@@ -39,7 +40,7 @@ def publish(options: argparse.Namespace) -> None:
         mlflow.set_experiment(options.experiment)
         digest = hashlib.sha256(fs.read_bytes(record["report_uri"])).hexdigest()
         tags = {"davam_run": name, "davam_report_sha256": digest}
-        print(published(options.experiment, tags) or write(store, tags, record))
+        result(published(options.experiment, tags) or write(store, tags, record))
     except mlflow.exceptions.MlflowException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--tracking-uri {options.tracking_uri} does not take the run: {reason}") from None

@@ -19,7 +19,7 @@ from davam.data.artifacts import Attempt, Manifest, Store, fingerprint, provenan
 from davam.errors import DataError
 from davam.execution import Execution
 from davam.generation.spec import Variation
-from davam.log import say
+from davam.log import result, say
 from pipelines.model import open_model
 from pipelines.stage import add_execution, connect, execution_of, guarded
 
@@ -106,8 +106,8 @@ def make(
 def report(made: Manifest, store: Store) -> None:
     """The figures and the place, for machines on stdout."""
     for name, count in made.counts.items():
-        print(f"{name} {count}")
-    print(f"{STAGE} {store.artifact_uri(STAGE, made.fingerprint)}")
+        result(f"{name} {count}")
+    result(f"{STAGE} {store.artifact_uri(STAGE, made.fingerprint)}")
 
 
 def parsed(given: Sequence[str]) -> argparse.Namespace:

@@ -62,6 +62,22 @@ def test_an_error_is_about_what_was_worked_on(
     assert (line["level"], line["message"], line["run"], line["stage"]) == ("error", "error: no text", "r", "codes")
 
 
+def test_stdout_takes_results_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    def act() -> None:
+        log.result("ppl_bound 5.79")
+        thread = threading.Thread(target=print, args=["8 processes have been started"])
+        thread.start()
+        thread.join()
+        assert guarded(lambda: log.result("rows 3")) == 0
+        print("a library's talk")
+
+    assert guarded(act) == 0
+    log.result("afterwards")
+    given = capsys.readouterr()
+    assert given.out == "ppl_bound 5.79\nrows 3\nafterwards\n"
+    assert given.err == "8 processes have been started\na library's talk\n"
+
+
 def test_a_stage_names_itself_and_says_how_long_it_took(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
