@@ -1,8 +1,9 @@
-"""The measures of a finished run, of a sweep's trials, or of text tables, for the record beside RESULTS.md:
+"""The measures of a finished run, of a sweep's trials, of text tables or of augmentation, for RESULTS.md's record:
 
 python benchmarks/collect.py davam_store/runs/0123456789ab > results/name.json
 python benchmarks/collect.py davam_store/sweeps/0123456789ab > results/name.json
 python benchmarks/collect.py davam_store/tables/text_tables-tiny-own.json > results/name.json
+python benchmarks/collect.py davam_store/augment/0123456789ab > results/name.json
 """
 
 import argparse
@@ -19,7 +20,7 @@ from davam.errors import ArtifactError, DavamError
 def main() -> int:
     """Prints one JSON object; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("uri", help="URI: STORE/runs/ID, STORE/sweeps/ID or STORE/tables/NAME.json")
+    parser.add_argument("uri", help="URI: STORE/runs/ID, STORE/sweeps/ID, STORE/tables/NAME.json or STORE/augment/ID")
     uri = parser.parse_args().uri.rstrip("/")
     try:
         print(json.dumps(collector(uri)(uri), indent=1, sort_keys=True))
@@ -30,10 +31,12 @@ def main() -> int:
 
 
 def collector(uri: str) -> Callable[[str], Any]:
-    """What reads a result of that kind."""
-    if uri.endswith(".json"):
-        return collect_text_tables
-    return collect_sweep if uri.rpartition("/")[0].endswith("sweeps") else collect
+    """What reads results of the folder's kind. Raises ArtifactError where a store has no such folder."""
+    kinds = {"runs": collect, "sweeps": collect_sweep, "tables": collect_text_tables, "augment": collect_augmentation}
+    folder = uri.rpartition("/")[0].rpartition("/")[2]
+    if folder not in kinds:
+        raise ArtifactError(f"{uri} is not in a folder with results of a store; those are {', '.join(kinds)}")
+    return kinds[folder]
 
 
 def collect(run_uri: str) -> dict[str, Any]:
@@ -71,6 +74,12 @@ def collect_text_tables(uri: str) -> list[dict[str, Any]]:
         | {"points": [{name: point[name] for name in kept} for point in row["points"]]}
         for row in rows
     ]
+
+
+def collect_augmentation(uri: str) -> dict[str, Any]:
+    """The answers, every cell, and their means and intervals."""
+    results = json.loads(fs.read_bytes(fs.join(uri, "results.json")))
+    return {name: results[name] for name in ("verdicts", "summaries", "cells")}
 
 
 def _manifest(store: Store, stage: str, identity: str) -> Manifest:
