@@ -86,7 +86,8 @@ def busy_s(counter: Any) -> float:
 def render(what: str, values: dict[str, float], total: float, unit: str, rate_per_s: float) -> str:
     """The line: what, how far, rate and time left where the rate is known (not 0), and the shown values."""
     done = values.get("done", 0.0)
-    rate = f"{rate_per_s:,.1f} {unit}/s" if rate_per_s > 0 else ""
+    digits = ",.1f" if rate_per_s >= 1 else ".2g"  # few models a minute are a rate as well
+    rate = f"{rate_per_s:{digits}} {unit}/s" if rate_per_s > 0 else ""
     left = f"{timedelta(seconds=round((total - done) / rate_per_s))} left" if rate_per_s > 0 and done < total else ""
     shown = "  ".join(
         f"{name.removeprefix(SHOWN)} {value:.4g}" for name, value in values.items() if name.startswith(SHOWN)
@@ -117,7 +118,7 @@ def _print_until(counter: Any, what: str, total: float, unit: str, stop: threadi
         if terminal:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
         else:
-            say(line, done=values["done"], total=total, per_s=round(rate_per_s, 3), unit=unit)
+            say(line, done=values["done"], total=total, per_s=float(f"{rate_per_s:.4g}"), unit=unit)
         printed = line
     if terminal and printed:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)

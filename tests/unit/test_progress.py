@@ -19,6 +19,7 @@ from cluster.progress import _print_until, render
             "stage_one   200/1,000 steps  4.0 steps/s  0:03:20 left  rec_nats 41.66",
         ),
         ({"done": 1000.0}, 5.0, "stage_one   1,000/1,000 steps  5.0 steps/s"),
+        ({"done": 10.0}, 0.0123, "stage_one   10/1,000 steps  0.012 steps/s  22:21:28 left"),
         ({}, 0.0, "stage_one   0/1,000 steps"),
     ],
 )
