@@ -25,7 +25,19 @@ from davam.augment.causal import folder_sha256, require_folder
 from davam.augment.measure import lengthened
 from davam.augment.page import Results, findings, page, plain, section
 from davam.augment.rows import VALID_SHARE
-from davam.augment.study import CAUSAL_LM, EDA, LSTM_LM, PRETRAINED, REAL, REPEAT, SAME_DATA, table, verdict
+from davam.augment.study import (
+    CAUSAL_LM,
+    EDA,
+    LSTM_LM,
+    PRETRAINED,
+    REAL,
+    REPEAT,
+    RIVALS,
+    SAME_DATA,
+    Cell,
+    table,
+    verdict,
+)
 from davam.data import fs
 from davam.data.artifacts import Manifest, Store, fingerprint, short, write_table
 from davam.data.pieces import Piece
@@ -51,9 +63,10 @@ from pipelines.full import plan
 from pipelines.model import model_stage, model_uri
 from pipelines.samples import SAMPLES
 from pipelines.stage import Run, explain, guarded, numbers, open_run, parser, run_stage
+from pipelines.stage_one import STAGE_ONE
 from pipelines.tokens import TOKENS
 
-CELL_STAGE, TEXTS_STAGE, VERSION = "augment_cell", "augment_texts", 1
+CELL_STAGE, TEXTS_STAGE, VERSION = "augment_cell", "augment_texts", 2
 
 
 @dataclass(frozen=True)
@@ -121,6 +134,7 @@ class Condition:
             "max_tokens": lm.data.max_tokens,
             "model": lm.model.model_dump(),
             "stage_one": lm.stage_one.model_dump(),
+            "stage_one_version": STAGE_ONE.version,
         }
         if self.generator is not None:
             recipe |= self.generator.sampling
@@ -161,6 +175,8 @@ def study_of(options: argparse.Namespace) -> Study:
         raise ConfigError(f"--seeds {options.seeds}: give 1 or more; intervals need at least 2")
     if options.least_steps < 0:
         raise ConfigError(f"--least-steps {options.least_steps}: give 0 or more")
+    if run.recipe.warm_start is not None:
+        raise ConfigError("warm_start: a generator that begins with a model's weights has seen more; leave it out")
     if options.causal_lm is not None:
         require_folder(options.causal_lm)
     seeds = tuple(run.recipe.seed + number for number in range(options.seeds))
@@ -326,7 +342,7 @@ def report(study: Study, tokens: Manifest, conditions: Sequence[Condition]) -> N
     generator, store = study.run.recipe.model.kind, study.run.store
     cells = [read_cell(store, require_built(each.piece(), store)) for each in conditions]
     asked = study.sizes if any(cell.source == generator for cell in cells) else ()
-    results = Results(caption(study, tokens), cells, [verdict(cells, generator, size) for size in asked])
+    results = Results(caption(study, tokens, cells), cells, [verdict(cells, generator, size) for size in asked])
     name = short(results_identity(conditions))
     uri = fs.join(store.uri, "augment", name)
     write_table(fs.join(uri, "cells.parquet"), table(cells))
@@ -338,28 +354,37 @@ def report(study: Study, tokens: Manifest, conditions: Sequence[Condition]) -> N
     result(f"augment {fs.join(uri, 'augment.html')}")
 
 
-def caption(study: Study, tokens: Manifest) -> list[str]:
+def caption(study: Study, tokens: Manifest, cells: Sequence[Cell]) -> list[str]:
     """What a reader must know: the command, the two protocols, and what is held equal."""
     kind, words = study.run.recipe.model.kind, read_tokenizer(study.run.store.uri, tokens).vocab_size
     epochs = ", ".join(
         f"{for_few_rows(study.lm, size, study.least_steps).stage_one.epochs} at {size:,}" for size in study.sizes
     )
+    large = "; ".join(
+        f"`{recipe.model.kind}` {' + '.join(str(training.epochs) for training in recipe.trainings.values())}"
+        for recipe in (study.run.recipe, study.lm)
+    )
+    judged = " or ".join(f"{rows:,}" for rows in sorted({cell.rows_judged for cell in cells}))
     return [
         f"{datetime.now(UTC):%Y-%m-%d}, `python pipelines/augment.py {shlex.join(study.run.arguments)}`",
-        f"`{SAME_DATA}`: the generator has seen the same real sentences as the language model, and no others. "
-        f"`{PRETRAINED}`: it was trained on all {split_rows(tokens, 'train'):,} training sentences, which a person "
-        "with so few does not have; it is shown for comparison. There one generator serves all seeds, so its intervals "
-        "leave out what another training of the generator would change.",
-        f"Judged on all {split_rows(tokens, 'test'):,} real test sentences by `ppl_exact` of an LSTM language model "
-        f"(seed {study.seeds[0]} to {study.seeds[-1]}); its epoch is chosen on real validation sentences, "
+        f"`{SAME_DATA}`: the generator has seen the same real sentences as the language model, those that choose its "
+        f"epoch among them, and no others. `{PRETRAINED}`: it was trained on all {split_rows(tokens, 'train'):,} "
+        "training sentences, which a person with so few does not have; it is shown for comparison. There one generator "
+        "serves all seeds, so its intervals leave out what another training of the generator would change. Epochs of "
+        f"the generators there, of each of their trainings: {large}.",
+        f"Judged on {judged} of {split_rows(tokens, 'test'):,} real test sentences by `ppl_exact` of an LSTM language "
+        f"model (seed {study.seeds[0]} to {study.seeds[-1]}); its epoch is chosen on real validation sentences, "
         f"{VALID_SHARE:.0%} of the size. One vocabulary for all, that of the large corpus' training split "
-        f"({words:,} words).",
+        f"({words:,} words). Where no real sentence holds `<unk>`, sentences with a word that the vocabulary lacks are "
+        "neither added nor judged.",
         "At one size and ratio every source adds the same number of tokens, ratio times those of the real sentences; "
-        f"its last sentence is cut. All models of one size have the same number of epochs over their rows ({epochs}), "
-        f"so more rows are more steps whatever their source: `{REPEAT}` shows what the steps alone are worth.",
+        "its last sentence is cut. All models of one size have at most the same number of epochs over their rows "
+        f"({epochs}), so more rows are more steps whatever their source: the real text again (`{REPEAT}`) shows what "
+        "the steps are worth.",
         "95% intervals by Student's t over the seeds; differences are paired with ratio 0 of the same seed and size, "
         "negative is better. They are not corrected for the number of ratios.",
-        f"`{kind}` helps if at one ratio it is below ratio 0, `{REPEAT}` and `{LSTM_LM}`, each by its paired interval.",
+        f"`{kind}` helps if at one ratio it is below ratio 0 and below {', '.join(f'`{each}`' for each in RIVALS)}, "
+        "each by its paired interval.",
     ]
 
 

@@ -18,6 +18,7 @@ from davam.data.batches import Rows, plan_epoch, plan_in_order, take_slice
 from davam.evaluate import metrics
 from davam.families.text import TextFamily
 from davam.nn.noise import Stream, generator
+from davam.nn.precision import set_precision
 from davam.recipe import Recipe, TrainConfig
 from davam.train.loop import Hooks, train
 from davam.train.optim import build_optimizer
@@ -49,6 +50,7 @@ def language_model(recipe: Recipe, vocab_size: int, rows: Sequence[Rows]) -> Mea
     job = build_job(module, module, train_rows, valid_rows, recipe, "stage_one")
     state = train(job, build_optimizer(module, job.config), TrainState(), QUIET)
     steps = state.epoch * -(-len(train_rows) // job.config.batch_rows)
+    set_precision(module, "fp32")
     return Measured(exact_ppl(module.eval(), test_rows), state.epoch, state.best_epoch + 1, steps)
 
 

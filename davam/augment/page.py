@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from davam.augment.intervals import Interval
-from davam.augment.study import REAL, Cell, Summary, Verdict, summaries
+from davam.augment.study import REAL, REPEAT, Cell, Summary, Verdict, summaries
 from davam.evaluate.charts import Intervals, interval_chart
 from davam.evaluate.page import Page, PageTable
 from davam.evaluate.report import Section
@@ -100,12 +100,14 @@ def _shown(value: Interval | None, digits: str, sign: str) -> list[str]:
 
 
 def _charts(results: Results) -> list[Intervals]:
-    """Two for each size and protocol: the perplexity, and its paired difference."""
+    """Two for each size and protocol: the perplexity, and its paired difference. The real text repeated is on all of
+    them: it has had the same steps."""
     found, charts = summaries(results.cells), []
     for size, protocol in dict.fromkeys((each.size, each.protocol) for each in found):
         lines: dict[str, list[Summary]] = {}
         for each in found:
-            if (each.size, each.protocol) == (size, protocol) and each.source != REAL:
+            shown = each.source == REPEAT or each.protocol == protocol
+            if shown and each.size == size and each.source != REAL:
                 alone = [one for one in found if (one.size, one.source) == (size, REAL)]
                 lines.setdefault(each.source, alone).append(each)
         for measure, name in (("ppl", "perplexity (ppl_exact)"), ("difference", "paired difference from ratio 0")):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from davam.data import fs
-from davam.data.tokenizer import EOS_ID, TextTokenizer
+from davam.data.tokenizer import EOS_ID, UNK_ID, TextTokenizer
 from davam.errors import DataError
 from davam.nn.noise import Stream, generator
 
@@ -52,11 +52,12 @@ def valid_rows(rows: int) -> int:
     return max(1, round(VALID_SHARE * rows))
 
 
-def encoder(tokenizer: TextTokenizer, max_tokens: int) -> Encode:
-    """Texts to rows that end with `</s>`; of a longer one the first tokens without an end, of a blank one nothing."""
+def encoder(tokenizer: TextTokenizer, max_tokens: int, unknown: bool) -> Encode:
+    """Texts to rows that end with `</s>`; of a longer one the first tokens without an end. There is nothing of a blank
+    one nor, without `unknown`, of one that holds `<unk>`."""
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
-        rows = tokenizer.encode(list(texts))
+        rows = [row if unknown or UNK_ID not in row else [] for row in tokenizer.encode(list(texts))]
         return [[*row, EOS_ID] if 1 <= len(row) <= max_tokens else row[:max_tokens] for row in rows]
 
     return encode
@@ -65,7 +66,7 @@ def encoder(tokenizer: TextTokenizer, max_tokens: int) -> Encode:
 def drawn(source: Source, encode: Encode, budget_tokens: int) -> Added:
     """The source's first rows that hold exactly so many tokens, ends counted: the last one is cut, and then has no end.
 
-    Raises DataError for a source that gives no words.
+    Raises DataError for a source that gives no sentences.
     """
     texts: list[str] = []
     labels: list[str] = []
@@ -82,7 +83,10 @@ def drawn(source: Source, encode: Encode, budget_tokens: int) -> Added:
                 if block.labels is not None:
                     labels.append(block.labels[place])
         if len(tokens) == before:
-            raise DataError(f"rows {first} to {first + BLOCK_ROWS} of a source hold no words; leave the source out")
+            raise DataError(
+                f"rows {first} to {first + BLOCK_ROWS} of a source are all blank or hold words that the real text does "
+                "not have; leave the source out"
+            )
         first += BLOCK_ROWS
     return Added(Texts(texts, labels or None), tokens)
 

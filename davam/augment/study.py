@@ -18,7 +18,7 @@ from davam.evaluate.verdict import Usefulness
 PROTOCOLS = SAME_DATA, PRETRAINED = "same_data", "pretrained"
 REAL = "real"  # the source of the cells without anything added
 REPEAT, LSTM_LM, EDA, CAUSAL_LM = "repeat", "lstm_lm", "eda", "causal_lm"
-RIVALS = (REPEAT, LSTM_LM)  # what a generator must beat before it is said to help
+RIVALS = (REPEAT, EDA, LSTM_LM)  # what a generator must beat before it is said to help
 
 Condition = tuple[str, str, int, float]
 
@@ -40,6 +40,7 @@ class Cell:
     tokens_real: int
     tokens_added: int
     rows_added: int
+    rows_judged: int
     steps: int
     epochs: int
     wall_s: float
@@ -68,9 +69,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What can be said of a generator at one size: `helps`, `hurts` or `no difference seen`, why, and the ratio of the
-    lowest mean perplexity, 0 for nothing added. `ratio` and `difference` are the ratio among those with something added
-    on which this rests, and its paired difference; `seeds` and `ratios` are how many were measured."""
+    """What can be said of a generator at one size: `helps`, `hurts` or `no difference seen`, why, and the best ratio,
+    that of the lowest mean perplexity among those that help or, where none does, among all, 0 for nothing added.
+    `ratio` and `difference` are the ratio among those with something added on which this rests, and its paired
+    difference; `seeds` and `ratios` are how many were measured."""
 
     source: str
     size: int
@@ -89,8 +91,8 @@ NO_DIFFERENCE: Usefulness = "no difference seen"
 
 
 def table(cells: Sequence[Cell]) -> pa.Table:
-    """The cells in the schema `augment_cells/1`."""
-    schema = SCHEMAS["augment_cells/1"]
+    """The cells in the schema `augment_cells/2`."""
+    schema = SCHEMAS["augment_cells/2"]
     columns: dict[str, list[Any]] = {name: [getattr(cell, name) for cell in cells] for name in schema.names}
     columns["accuracy"] = [math.nan if cell.accuracy is None else cell.accuracy for cell in cells]
     return pa.Table.from_pydict(columns, schema=schema)
@@ -133,9 +135,8 @@ def verdict(cells: Sequence[Cell], source: str, size: int) -> Verdict:
     """The answer for a generator that has seen the same sentences alone, from the intervals alone; of its cells of that
     size there must be some.
 
-    It helps where, at one ratio, the difference from nothing added lies below 0, and so do those from the real
-    sentences repeated and from the language model's sentences of that ratio. It hurts where at every ratio the
-    difference from nothing added lies above 0.
+    It helps where, at one ratio, the difference from nothing added lies below 0, and so do those from every rival at
+    that ratio. It hurts where at every ratio the difference from nothing added lies above 0.
     """
     own = [cell for cell in cells if cell.size == size and cell.source == source and cell.protocol == SAME_DATA]
     found = {each.ratio: each.difference for each in summaries([*own, *_alone(cells, size)]) if each.source == source}
@@ -148,11 +149,11 @@ def verdict(cells: Sequence[Cell], source: str, size: int) -> Verdict:
     says, seeds = NO_DIFFERENCE, len({cell.seed for cell in own})
     if helping:
         says, best = HELPS, shown
-        why = f"at ratio {shown:g} lower than without, than repeated real text and than {LSTM_LM}"
+        why = f"at ratio {shown:g} lower than without, and than {', '.join(RIVALS)}"
     elif all(difference.above_zero for difference in found.values()):
         says, why = HURTS, "higher than without at every ratio"
     elif lower:
-        why = f"at ratio {shown:g} lower than without, but not shown to be lower than {' and '.join(missing[shown])}"
+        why = f"at ratio {shown:g} lower than without, but not shown to be lower than {', '.join(missing[shown])}"
     elif seeds < 2:
         why = "one seed gives no interval; give --seeds 3 or more"
     else:

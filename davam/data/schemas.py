@@ -109,8 +109,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         train_s=pa.float64(),
     ),
     # one language model of the experiment on augmentation; accuracy is NaN without labels
-    "augment_cells/1": _schema(
-        "augment_cells/1",
+    "augment_cells/2": _schema(
+        "augment_cells/2",
         protocol=pa.string(),
         source=pa.string(),
         size=pa.int64(),
@@ -121,6 +121,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         tokens_real=pa.int64(),
         tokens_added=pa.int64(),
         rows_added=pa.int64(),
+        rows_judged=pa.int64(),
         steps=pa.int64(),
         epochs=pa.int64(),
         wall_s=pa.float64(),

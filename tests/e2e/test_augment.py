@@ -63,7 +63,7 @@ def test_every_model_is_trained_once(small: tuple[Path, subprocess.CompletedProc
     page = Path(done.stdout.splitlines()[-1].removeprefix("augment "))
     assert page.read_text("utf-8").count("<svg") == 2
     cells = pq.read_table(page.with_name("cells.parquet"))
-    check(cells.schema, "augment_cells/1", "the cells")
+    check(cells.schema, "augment_cells/2", "the cells")
     assert sorted(set(cells["tokens_added"].to_pylist())) == [0, cells["tokens_real"][0].as_py()]
     assert len(json.loads(page.with_name("results.json").read_bytes())["cells"]) == 3
     # Nothing was found out about the generator, so no report is told anything of it.

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davam.augment import causal, eda
+from davam.augment import causal, eda, measure
 from davam.augment.causal import causal_lm
+from davam.augment.experiment import Ground, measured
 from davam.augment.intervals import Interval, interval
 from davam.augment.measure import classifier_accuracy, lengthened
 from davam.augment.page import Results, findings, page, plain, sentence
@@ -35,6 +37,7 @@ from davam.augment.rows import (
     write_texts,
 )
 from davam.augment.study import (
+    EDA,
     HELPS,
     HURTS,
     LSTM_LM,
@@ -51,12 +54,15 @@ from davam.augment.study import (
 )
 from davam.data.artifacts import Manifest, Store
 from davam.data.batches import Rows
+from davam.data.labels import Labels
 from davam.data.pieces import Piece
 from davam.data.schemas import check
 from davam.data.tokenizer import EOS_ID, TextTokenizer, count_words
 from davam.errors import ArtifactError, ConfigError, DataError
 from davam.evaluate.page import html, markdown
 from davam.evaluate.verdict import Finding
+from davam.nn.lstm import Lstm
+from davam.nn.output import Softmax
 from davam.recipe import load_recipe
 from davam.sampling import Sampling
 from pipelines import augment, conditions
@@ -76,7 +82,7 @@ from tests.small import adamw
 
 REAL_TEXTS = Texts(["a b c", "d e", "a a b c d", "e"], ["x", "y", "x", "y"])
 TOKENIZER = TextTokenizer.fit_words(count_words(REAL_TEXTS.texts), None, 1)
-ENCODE = encoder(TOKENIZER, 10)
+ENCODE = encoder(TOKENIZER, 10, unknown=True)
 WORDS = st.lists(st.sampled_from("abcdefg"), max_size=30)
 
 
@@ -159,8 +165,8 @@ def test_a_larger_budget_begins_with_the_smaller_one() -> None:
 
 
 def test_long_rows_have_no_end_and_blank_ones_are_left_out() -> None:
-    assert [len(row) for row in encoder(TOKENIZER, 3)(["a b c", "a b c d", " "])] == [4, 3, 0]
-    assert EOS_ID not in encoder(TOKENIZER, 3)(["a b c d"])[0]
+    assert [len(row) for row in encoder(TOKENIZER, 3, unknown=True)(["a b c", "a b c d", " "])] == [4, 3, 0]
+    assert EOS_ID not in encoder(TOKENIZER, 3, unknown=True)(["a b c d"])[0]
     every_other = drawn(lambda rows: Texts(["" if row % 2 else "a" for row in rows]), ENCODE, 6)
     assert every_other.texts.texts == ["a"] * 3
     assert drawn(nothing, ENCODE, 0).tokens == []
@@ -169,7 +175,53 @@ def test_long_rows_have_no_end_and_blank_ones_are_left_out() -> None:
 def test_a_source_without_words_is_refused() -> None:
     with pytest.raises(DataError) as caught:
         drawn(lambda rows: Texts([" "] * len(rows)), ENCODE, 5)
-    assert str(caught.value) == "rows 0 to 256 of a source hold no words; leave the source out"
+    assert str(caught.value) == (
+        "rows 0 to 256 of a source are all blank or hold words that the real text does not have; leave the source out"
+    )
+
+
+def ground(real: Texts, test: Texts) -> Ground:
+    """Small sentences to learn from and to judge by."""
+    small = ["model.hidden_dim=4", "model.embed_dim=4", "stage_one.epochs=1", "data.max_tokens=10"]
+    lm = load_recipe(["lstm_lm", "quick", "tiny"], small)
+    return Ground(lm, TOKENIZER, Labels({"x": 2, "y": 2}), real, REAL_TEXTS, test)
+
+
+def test_what_no_training_can_know_is_neither_added_nor_judged() -> None:
+    held_out = Texts(["a b", "a zebra", "<unk> c", "e d"], ["x", "y", "x", "y"])
+    plain = ground(REAL_TEXTS, held_out)
+    assert plain.held_out("test") == Texts(["a b", "e d"], ["x", "y"])
+    every_third = drawn(lambda rows: Texts(["a" if row % 3 else "a <unk>" for row in rows]), plain.encode, 6)
+    assert every_third.texts.texts == ["a"] * 3
+    found = measured(plain, SAME_DATA, REAL, nothing, 0.0)
+    assert (found.rows_judged, found.accuracy is None) == (2, False)
+    # Where the real text has such words itself, they are like any other.
+    unknown = ground(Texts(["a b zebra", "c"], ["x", "y"]), held_out)
+    assert unknown.held_out("test") == held_out
+    assert measured(unknown, SAME_DATA, REAL, nothing, 0.0).rows_judged == 4
+
+
+def test_held_out_text_of_other_words_is_refused() -> None:
+    with pytest.raises(DataError) as caught:
+        ground(REAL_TEXTS, Texts(["zebra"] * 1200)).held_out("test")
+    assert str(caught.value) == (
+        "data.test: of 1,200 sentences that were taken each holds a word that the training text lacks; give held-out "
+        "text of the same kind, or larger --sizes"
+    )
+
+
+def test_a_model_trained_in_bf16_is_judged_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[torch.nn.Module] = []
+
+    def read(model: torch.nn.Module, rows: Rows) -> float:
+        judged.append(model)
+        return 1.0
+
+    monkeypatch.setattr(measure, "exact_ppl", read)
+    rows = Rows.from_lists(range(4), ENCODE(REAL_TEXTS.texts))
+    small = ["model.hidden_dim=4", "model.embed_dim=4", "stage_one.epochs=1", "stage_one.precision=bf16"]
+    measure.language_model(load_recipe(["lstm_lm", "quick", "tiny"], small), TOKENIZER.vocab_size, [rows] * 3)
+    assert {part.dtype for part in judged[0].modules() if isinstance(part, Lstm | Softmax)} == {torch.float32}
 
 
 def test_texts_come_back_from_a_file(tmp_path: Path) -> None:
@@ -207,7 +259,10 @@ def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
 
 
 def cell(protocol: str, source: str, ratio: float, seed: int, ppl: float, accuracy: float | None = None) -> Cell:
-    return Cell(protocol, source, 100, ratio, seed, ppl, accuracy, 900, round(900 * ratio), 100, 50, 5, 1.0)
+    return Cell(protocol, source, 100, ratio, seed, ppl, accuracy, 900, round(900 * ratio), 100, 300, 50, 5, 1.0)
+
+
+BEATEN = {"davam": 40, LSTM_LM: 45, EDA: 46.5, REPEAT: 48}
 
 
 def cells_of(**ppl: float) -> list[Cell]:
@@ -231,10 +286,11 @@ def test_differences_are_paired() -> None:
 @pytest.mark.parametrize(
     ("ppl", "says", "why", "best"),
     [
-        ({"davam": 40, LSTM_LM: 45, REPEAT: 48}, HELPS, "lower than without, than repeated real text", 1),
-        ({"davam": 46, LSTM_LM: 45, REPEAT: 48}, NO_DIFFERENCE, "not shown to be lower than lstm_lm", 1),
-        ({"davam": 46, LSTM_LM: 45, REPEAT: 44}, NO_DIFFERENCE, "not shown to be lower than repeat and lstm_lm", 1),
-        ({"davam": 40, REPEAT: 48}, NO_DIFFERENCE, "not shown to be lower than lstm_lm", 1),
+        (BEATEN, HELPS, "lower than without, and than repeat, eda, lstm_lm", 1),
+        (BEATEN | {"davam": 46}, NO_DIFFERENCE, "not shown to be lower than lstm_lm", 1),
+        (BEATEN | {"davam": 47}, NO_DIFFERENCE, "not shown to be lower than eda, lstm_lm", 1),
+        (BEATEN | {"davam": 49}, NO_DIFFERENCE, "not shown to be lower than repeat, eda, lstm_lm", 1),
+        ({"davam": 40, REPEAT: 48, EDA: 46.5}, NO_DIFFERENCE, "not shown to be lower than lstm_lm", 1),
         ({"davam": 60, LSTM_LM: 65, REPEAT: 70}, HURTS, "higher than without at every ratio", 0),
         ({"davam": 50, LSTM_LM: 65, REPEAT: 70}, NO_DIFFERENCE, "at no ratio does the interval", 0),
     ],
@@ -252,13 +308,13 @@ def test_the_verdict_is_on_the_same_data_alone() -> None:
 
 
 def test_one_ratio_that_helps_is_enough_and_one_that_does_not_hurt_saves() -> None:
-    good, bad = cells_of(davam=40, lstm_lm=45, repeat=48), cells_of(davam=60, lstm_lm=65, repeat=70)
+    good, bad = cells_of(**BEATEN), cells_of(davam=60, lstm_lm=65, repeat=70)
     twice = [dataclasses.replace(each, ratio=2.0) for each in bad if each.source != REAL]
     assert verdict([*good, *twice], "davam", 100).says == HELPS
     assert verdict([*good, *twice], "davam", 100).best_ratio == 1
     twice = [dataclasses.replace(each, ratio=2.0, ppl_exact=50.0) for each in bad if each.source != REAL]
     assert verdict([*bad, *twice], "davam", 100).says == NO_DIFFERENCE
-    assert unbeaten(good, "davam", 100, 2.0) == [REPEAT, LSTM_LM]
+    assert unbeaten(good, "davam", 100, 2.0) == [REPEAT, EDA, LSTM_LM]
 
 
 def test_one_seed_says_so() -> None:
@@ -284,12 +340,12 @@ class Tags(HTMLParser):
 
 
 def test_pages_hold_every_condition_and_the_verdict() -> None:
-    cells = cells_of(davam=40, lstm_lm=45, repeat=48)
+    cells = cells_of(**BEATEN)
     results = Results(["<caption> & more"], cells, [verdict(cells, "davam", 100)])
     text, shown, values = markdown(page(results)), html(page(results)), plain(results)
     assert sentence(results.verdicts[0]) == (
-        "davam on its own 100 sentences (same_data): helps; at ratio 1 lower than without, than repeated real text and "
-        "than lstm_lm; perplexity at ratio 1 against without -9.97 (95% -10.11 to -9.82); best ratio 1."
+        "davam on its own 100 sentences (same_data): helps; at ratio 1 lower than without, and than repeat, eda, "
+        "lstm_lm; perplexity at ratio 1 against without -9.97 (95% -10.11 to -9.82); best ratio 1."
     )
     assert sentence(results.verdicts[0]) in text
     assert "| 100 | same_data | davam | 1 | 3 | 42.37 | 36.23 to 48.50 | -9.97 | -10.11 to -9.82 |" in text
@@ -297,10 +353,20 @@ def test_pages_hold_every_condition_and_the_verdict() -> None:
     assert "&lt;caption&gt; &amp; more" in shown
     tags = Tags()
     tags.feed(shown)
-    assert (tags.seen.count("tr"), tags.seen.count("svg")) == (5, 2)
+    assert (tags.seen.count("tr"), tags.seen.count("svg")) == (6, 2)
     assert not {"script", "link", "img"} & set(tags.seen)
-    assert len(values["cells"]) == 12
+    assert len(values["cells"]) == 15
     assert json.loads(json.dumps(values, allow_nan=False)) == values
+
+
+def test_every_chart_has_the_real_text_repeated() -> None:
+    pretrained = [cell(PRETRAINED, "davam", 1.0, seed, 30.0 + seed) for seed in range(3)]
+    charts = page(Results([], [*cells_of(**BEATEN), *pretrained], [])).charts
+    assert [chart.caption for chart in charts[2:]] == [
+        "repeat ends at 50.37; davam ends at 31.",
+        "repeat ends at -1.967; davam ends at -21.33.",
+    ]
+    assert all("repeat ends at" in chart.caption for chart in charts)
 
 
 def test_accuracies_are_shown_where_there_are_labels() -> None:
@@ -312,7 +378,7 @@ def test_accuracies_are_shown_where_there_are_labels() -> None:
     assert next(line for line in lines if "davam" in line).endswith("| +0.100 | +0.100 to +0.100 |")
     assert next(line for line in lines if "causal_lm" in line).endswith("| – | – | – | – |")
     rows = table(cells)
-    check(rows.schema, "augment_cells/1", "the cells")
+    check(rows.schema, "augment_cells/2", "the cells")
     assert np.isnan(rows["accuracy"].to_numpy()).sum() == 3
 
 
@@ -348,7 +414,6 @@ def test_what_is_counted_in_epochs_grows_with_them() -> None:
 
 def write_causal_lm(folder: Path, kind: str = "gpt2", **sizes: int) -> str:
     """A causal model with random weights, as transformers saves it."""
-    import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -445,6 +510,7 @@ def options(*given: str) -> argparse.Namespace:
         (["--seeds", "0"], "--seeds 0: give 1 or more; intervals need at least 2"),
         (["--least-steps", "-1"], "--least-steps -1: give 0 or more"),
         (["--sources", "davam,gpt"], "--sources gpt: no such source; there are davam, lstm_lm, repeat, eda, or all"),
+        (["warm_start=/m"], "warm_start: a generator that begins with a model's weights has seen more; leave it out"),
         (["--sources", "causal_lm"], "--sources causal_lm: give --causal-lm, the local folder of such a model"),
         (
             ["--causal-lm", "no/such"],
@@ -566,7 +632,12 @@ def test_the_caption_says_what_the_intervals_leave_out(monkeypatch: pytest.Monke
     monkeypatch.setattr(augment, "read_tokenizer", lambda store, tokens: TOKENIZER)
     monkeypatch.setattr(augment, "split_rows", lambda tokens, split: 9)
     tokens = Manifest("tokens", "f", 1, "a", "", {}, {}, (), {}, {}, {})
-    assert "There one generator serves all seeds" in augment.caption(study_of(options()), tokens)[1]
+    study = study_of(options("--preset", "recommended,tiny", "stage_one.epochs=3", "stage_two.epochs=2"))
+    cells = [dataclasses.replace(each, rows_judged=7 + each.seed % 2) for each in cells_of(**BEATEN)]
+    _, protocols, judged, *_ = augment.caption(study, tokens, cells)
+    assert "There one generator serves all seeds" in protocols
+    assert protocols.endswith(" of each of their trainings: `davam` 3 + 2; `lstm_lm` 20.")
+    assert judged.startswith("Judged on 7 or 8 of 9 real test sentences by `ppl_exact`")
 
 
 def condition(tokens: str = "t", subset: str = "s", generator: str = "g", *overrides: str) -> Condition:

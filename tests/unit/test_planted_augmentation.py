@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 import davam
+from davam.augment.eda import eda
 from davam.augment.experiment import Ground, measured
 from davam.augment.rows import Source, Texts, nothing, repeated
 from davam.augment.study import (
+    EDA,
     HELPS,
     HURTS,
     LSTM_LM,
@@ -61,6 +63,7 @@ def cells() -> Iterator[Cell]:
             ("true", fresh(seed), 1.0),
             ("shuffled", shuffled(seed), 1.0),
             (REPEAT, repeated(ground.real), 1.0),
+            (EDA, eda(ground.real, seed), 1.0),
             (LSTM_LM, learned(ground), 1.0),
         ):
             yield measured(ground, SAME_DATA, name, source, ratio)

@@ -41,7 +41,7 @@ COLUMNS = {
         *ORIGIN,
     ],
     "varied/1": ["id", "variation", "given", "label", "text", *ORIGIN],
-    "augment_cells/1": [
+    "augment_cells/2": [
         "protocol",
         "source",
         "size",
@@ -52,6 +52,7 @@ COLUMNS = {
         "tokens_real",
         "tokens_added",
         "rows_added",
+        "rows_judged",
         "steps",
         "epochs",
         "wall_s",
