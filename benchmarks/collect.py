@@ -15,6 +15,8 @@ from typing import Any
 from davam.data import fs
 from davam.data.artifacts import Manifest, Store, read_run, read_tables
 from davam.errors import ArtifactError, DavamError
+from davam.recipe import Recipe
+from pipelines.evaluate import known_measures
 
 
 def main() -> int:
@@ -47,9 +49,10 @@ def collect(run_uri: str) -> dict[str, Any]:
     run = read_run(run_uri)
     store = Store(run_uri.rsplit("/runs/", 1)[0])
     manifests = {stage: _manifest(store, stage, identity) for stage, identity in run["inputs"].items()}
+    known = known_measures(store, manifests["tokens"], manifests["evaluate"], Recipe.model_validate(run["recipe"]))
     return {
         "recipe": {name: value for name, value in run["recipe"].items() if name != "data"},
-        "metrics": manifests["evaluate"].metrics | manifests["faithfulness"].metrics,
+        "metrics": manifests["evaluate"].metrics | manifests["faithfulness"].metrics | known,
         "wall_s": {stage: manifest.provenance["wall_s"] for stage, manifest in manifests.items()},
         "training": _training(store, manifests.get("stage_two", manifests["stage_one"])),
         "versions": manifests["evaluate"].provenance["versions"],

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from davam.data import grammar
-from davam.data.artifacts import Attempt, Manifest
+from davam.data.artifacts import Attempt, Manifest, Store
+from davam.data.tokenizer import UNK_ID
 from davam.errors import DataError
 from davam.evaluate import metrics
 from davam.families import family_of, has_code_a_word, is_language_model
@@ -74,7 +76,7 @@ def score_measures(scores: pa.Table, recipe: Recipe) -> dict[str, float]:
     measures = {
         "rec_nats": float(rec_B.mean()),
         "kl_nats_sum": float(kl_B.mean()),
-        perplexity_name(recipe): metrics.ppl_bound(float(rec_B.sum()), float(kl_B.sum()), tokens),
+        **valid_perplexities(scores, recipe),
         "free_running_accuracy": float(matched_B.sum() / tokens_B.sum()),
         "free_running_exact": float((matched_B == tokens_B).mean()),
     }
@@ -95,6 +97,36 @@ def score_measures(scores: pa.Table, recipe: Recipe) -> dict[str, float]:
     averages_kl = isinstance(recipe.model, DavamConfig)
     ppl_paper = metrics.ppl_paper(rec_B, kl_B, latents_B, tokens_B) if averages_kl else rec_only
     return measures | {"kl_nats_per_code": per_latent, "ppl_paper": ppl_paper}
+
+
+def known_measures(store: Store, tokens: Manifest, evaluated: Manifest, recipe: Recipe) -> dict[str, float]:
+    """The valid perplexities of the test sentences that hold no `<unk>`, `ppl_exact_known` and the like, and the share
+    of these sentences, `known_rate`. Where no training sentence holds it, what a model has left for it is an accident
+    that decides a comparison. Nothing where training sentences do, or no test sentence does."""
+    unknown_B = _unknown(store, tokens, "test")
+    if not unknown_B.any() or unknown_B.all() or _unknown(store, tokens, "train").any():
+        return {}
+    known = store.read_table(evaluated, "scores/2").sort_by("id").filter(pa.array(~unknown_B))
+    rate = {"known_rate": known.num_rows / len(unknown_B)}
+    return rate | {f"{name}_known": value for name, value in valid_perplexities(known, recipe).items()}
+
+
+def _unknown(store: Store, tokens: Manifest, split: str) -> np.ndarray:
+    """Which of the split's sentences hold `<unk>`, in the order of their ids."""
+    rows = store.read_table(tokens, "tokens/1", split=split, columns=["id", "tokens"]).sort_by("id")
+    words = rows["tokens"].combine_chunks()
+    unknown_B = np.zeros(len(words), dtype=bool)
+    unknown_B[np.asarray(pc.list_parent_indices(words))[np.asarray(pc.list_flatten(words)) == UNK_ID]] = True
+    return unknown_B
+
+
+def valid_perplexities(scores: pa.Table, recipe: Recipe) -> dict[str, float]:
+    """The perplexity itself or its bounds, of the sentences of `scores/2`."""
+    rec_nats, kl_nats, tokens = (pc.sum(scores[name]).as_py() for name in ("rec_nats", "kl_nats", "num_tokens"))
+    measures = {perplexity_name(recipe): metrics.ppl_bound(rec_nats, kl_nats, tokens)}
+    if recipe.importance_draws:
+        measures["ppl_iw"] = importance_measures(scores, tokens)["ppl_iw"]
+    return measures
 
 
 def perplexity_name(recipe: Recipe) -> str:

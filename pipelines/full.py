@@ -43,7 +43,8 @@ def full(run: Run) -> None:
     samples = run.store.read_table(built["samples"], "samples/2").sort_by("id")
     print_lines(samples["text"].to_pylist()[:SAMPLES_SHOWN])
     result()
-    for name, value in sorted(counted(built["evaluate"].metrics | built["faithfulness"].metrics).items()):
+    measures = built["evaluate"].metrics | built["faithfulness"].metrics | built["report"].metrics
+    for name, value in sorted(counted(measures).items()):
         result(f"{name} {value}" if isinstance(value, str) else f"{name} {value:.6g}")
     result(f"\nmodel  {model_uri(run, built)}\nreport {page_uri(run, built)}")
     result(f"as a cluster job: ray job submit --working-dir . -- python pipelines/full.py {shlex.join(run.arguments)}")

@@ -25,7 +25,7 @@ from davam.quality.checks import Filters
 from davam.recipe import GrammarData, Recipe
 from davam.train.history import read_history
 from pipelines.codes import CODES
-from pipelines.evaluate import EVALUATE, numbered_codes
+from pipelines.evaluate import EVALUATE, VALID_PERPLEXITIES, known_measures, numbered_codes
 from pipelines.experiments import Experiment, experiments_of, generator_identity
 from pipelines.faithfulness import FAITHFULNESS
 from pipelines.pretraining import PRETRAINING
@@ -51,6 +51,11 @@ MEANINGS = {
     "ppl_exact": ("per token", "exp(-ln p(x) / tokens): the perplexity itself"),
     "ppl_bound": ("per token", "exp((Rec + summed KL) / tokens): the model's perplexity is at most this"),
     "ppl_iw": ("per token", "exp(importance-weighted nats / tokens): a bound, too, and a tighter one"),
+    "known_rate": ("share", "test sentences without <unk>, which no training sentence holds: its cost is an accident"),
+    **{
+        f"{name}_known": ("per token", f"{name} of these test sentences alone: what to compare models by")
+        for name in VALID_PERPLEXITIES
+    },
     "ppl_paper": ("per token", "the paper's formula of this row, for comparison with its Table II"),
     "ppl_floor": ("per token", "perplexity of the test draw under the grammar itself: no model beats it on average"),
     "ppl_exact_over_floor": ("ratio", "1.00 is perfect; below 1.00 would be a counting error"),
@@ -108,19 +113,20 @@ def uses(recipe: Recipe) -> dict[str, Any]:
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     """Writes `report.html`, `report.json` and, for TensorBoard, the events of each training."""
-    report = compose(run, inputs)
+    known = known_measures(run.store, inputs["tokens"], inputs["evaluate"], run.recipe)
+    report = compose(run, inputs, known)
     fs.write_bytes_atomic(fs.join(attempt.uri, "report.html"), render(report).encode())
     fs.write_bytes_atomic(fs.join(attempt.uri, "report.json"), to_json(report).encode())
     with tempfile.TemporaryDirectory() as folder:
         for stage, rows in histories(run, inputs).items():
             write_events(Path(folder) / stage, rows)
         fs.upload_folder(folder, fs.join(attempt.uri, "tensorboard"))
-    return Built()
+    return Built(metrics=known)
 
 
-def compose(run: Run, inputs: dict[str, Manifest]) -> Report:
-    """The report's content as plain data."""
-    measures = inputs["evaluate"].metrics | inputs["faithfulness"].metrics
+def compose(run: Run, inputs: dict[str, Manifest], known: dict[str, float]) -> Report:
+    """The report's content as plain data; `known` are the measures of known words alone."""
+    measures = inputs["evaluate"].metrics | inputs["faithfulness"].metrics | known
     found = from_json(fs.read_bytes(run.store.file_uris(inputs["faithfulness"])[0]))
     scores = run.store.read_table(inputs["evaluate"], "scores/2").sort_by("id")
     samples = run.store.read_table(inputs["samples"], "samples/2").sort_by("id")
@@ -289,7 +295,7 @@ def needs(recipe: Recipe) -> tuple[Stage, ...]:
     return (TOKENS, *pretraining, STAGE_ONE, *codes, *prior, SAMPLES, EVALUATE, FAITHFULNESS)
 
 
-REPORT = Stage("report", 5, needs, uses, build)
+REPORT = Stage("report", 6, needs, uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(REPORT))

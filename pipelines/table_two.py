@@ -39,10 +39,10 @@ from davam.train.sizes import count_weights, hidden_dim_of
 from davam.train.stages import build_job, check_words, stage_one_module
 from davam.train.step import all_parameters, optimizer_step
 from pipelines.data import read_labels
-from pipelines.evaluate import EVALUATE
+from pipelines.evaluate import EVALUATE, known_measures
 from pipelines.experiments import hardware, publish
 from pipelines.pretraining import PRETRAINING
-from pipelines.stage import Run, arguments_of, guarded, open_run, parser, run_stage
+from pipelines.stage import Run, arguments_of, guarded, open_run, parser, require, run_stage
 from pipelines.stage_one import STAGE_ONE
 from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
@@ -330,11 +330,12 @@ def measured(row: Row) -> TableRow:
         return TableRow(row.name, paper)
     trainings = [stage for stage in (PRETRAINING, STAGE_ONE, STAGE_TWO) if getattr(recipe, stage.name) is not None]
     manifests = [store.find(stage.name, stage.fingerprint(recipe)) for stage in trainings]
+    tokens = require(TOKENS, row.run, EVALUATE)
     done = [manifest for manifest in manifests if manifest is not None]
     return TableRow(
         row.name,
         paper,
-        found.metrics,
+        found.metrics | known_measures(store, tokens, found, recipe),
         # What pretraining leaves behind is trained on in stage one, so it is counted there.
         sum(manifest.counts["parameters"] for manifest in done if manifest.stage != PRETRAINING.name),
         sum(manifest.metrics["train_s"] for manifest in done),
@@ -355,6 +356,8 @@ def caption(options: argparse.Namespace, rows: Sequence[Row]) -> list[str]:
         "`minutes` are those of training steps by the clock, over all trainings of a row and beside other rows where "
         "several ran at a time; `epochs` are counted over all trainings too.",
         "`KL` is as the paper has it, per latent where there is one for every word; `KL sum` is per sentence.",
+        "`known words` is the last of the row's valid figures on the test sentences without `<unk>`, where no training "
+        "sentence holds it: what a model has left for it is then an accident that decides a comparison.",
     ]
 
 

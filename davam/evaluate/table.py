@@ -16,6 +16,7 @@ COLUMNS = (
     "ppl_paper",
     "paper",
     *VALID,
+    "known words",
     "parameters",
     "minutes",
     "epochs",
@@ -48,7 +49,7 @@ def cells(row: TableRow) -> list[str]:
     """The row's cells in the order of the columns."""
     if not row.measures:
         paper = [_paper(row, "rec_nats"), _paper(row, *KL), _paper(row, "ppl_paper")]
-        return [row.name, NOT_RUN, paper[0], "", "", paper[1], "", paper[2], *[""] * 6]
+        return [row.name, NOT_RUN, paper[0], "", "", paper[1], "", paper[2], *[""] * 7]
     return [
         row.name,
         _ours(row, "rec_nats"),
@@ -59,6 +60,7 @@ def cells(row: TableRow) -> list[str]:
         _ours(row, "ppl_paper"),
         _paper(row, "ppl_paper"),
         *(_ours(row, name) for name in VALID),
+        _ours(row, *(f"{name}_known" for name in reversed(VALID))),
         f"{row.parameters:,}",
         f"{row.train_s / 60:.1f}",
         str(row.epochs),

@@ -1,14 +1,18 @@
 """The measures of test sentences, by family: what is valid of them, and the paper's own formula of each row."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from davam.data import fs
+from davam.data.artifacts import Manifest, Store, write_table
 from davam.data.schemas import SCHEMAS
+from davam.data.tokenizer import EOS_ID, UNK_ID
 from davam.recipe import load_recipe
-from pipelines.evaluate import score_measures
+from pipelines.evaluate import known_measures, score_measures
 
 
 def scores(**columns: list[Any]) -> pa.Table:
@@ -99,3 +103,41 @@ def test_a_single_latent_says_how_many_of_its_dimensions_move() -> None:
     assert found["active_units"] == 1
     assert found["latent_information_nats"] < math.log(2) + 0.5
     assert found["iw_nats"] == 10.0
+
+
+def text(store: Store, **splits: list[list[int]]) -> Manifest:
+    """A corpus of these words."""
+    attempt = store.new_attempt("tokens", "tokens".ljust(64, "0"))
+    for split, words in splits.items():
+        rows = [
+            {"id": place, "text": "", "tokens": [*row, EOS_ID], "length": len(row) + 1}
+            for place, row in enumerate(words)
+        ]
+        uri = fs.join(attempt.uri, f"split={split}", "part.parquet")
+        write_table(uri, pa.Table.from_pylist(rows, schema=SCHEMAS["tokens/1"]))
+    return store.commit(attempt, version=1, recipe={}, inputs={}, counts={}, metrics={}, provenance={})
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("lstm_lm", {"ppl_exact_known": math.exp(6 / 3)}),
+        ("recommended", {"ppl_bound_known": math.exp(9 / 3)}),
+        ("vae", {"ppl_bound_known": math.exp(9 / 3), "ppl_iw_known": math.exp(7 / 3)}),
+    ],
+)
+def test_words_that_no_training_can_know_are_left_out(tmp_path: Path, preset: str, expected: dict[str, float]) -> None:
+    store, recipe = Store(str(tmp_path)), load_recipe([preset, "tiny"])
+    attempt = store.new_attempt("evaluate", "evaluate".ljust(64, "0"))
+    latents = {"kl_nats": [0.0, 0.0]} if preset == "lstm_lm" else {}
+    write_table(fs.join(attempt.uri, "part.parquet"), scores(**latents))
+    evaluated = store.commit(attempt, version=1, recipe={}, inputs={}, counts={}, metrics={}, provenance={})
+
+    def found(**splits: list[list[int]]) -> dict[str, float]:
+        return known_measures(store, text(store, **splits), evaluated, recipe)
+
+    assert found(train=[[7, 8]], test=[[7, 9], [7, 7, UNK_ID, 8]]) == pytest.approx({"known_rate": 0.5} | expected)
+    # Learned like any other word; of no account; and nothing else there.
+    assert found(train=[[7], [UNK_ID]], test=[[7, 9], [7, 7, UNK_ID, 8]]) == {}
+    assert found(train=[[7, 8]], test=[[7, 9], [7, 7, 9, 8]]) == {}
+    assert found(train=[[7, 8]], test=[[UNK_ID, 9], [7, 7, UNK_ID, 8]]) == {}

@@ -88,11 +88,11 @@ def test_an_experiment_becomes_a_section_and_decides(
     built: tuple[Run, dict[str, Manifest]], found: Usefulness, decision: str
 ) -> None:
     run, inputs = built
-    before = compose(run, inputs)
+    before = compose(run, inputs, {})
     assert (before.verdict.decision, before.sections) == ("keep", [])
     finding = Finding(1000, 3, 4, found, "At ratio 1 of 1,000 sentences.")
     record(run.store, inputs["tokens"], "augment", replace(FOUND, findings=(finding,)))
-    after = compose(run, inputs)
+    after = compose(run, inputs, {})
     assert after.verdict.decision == decision
     assert "At ratio 1 of 1,000 sentences." in after.verdict.reasons
     assert after.sections == [FOUND.section]
@@ -101,11 +101,11 @@ def test_an_experiment_becomes_a_section_and_decides(
 
 def test_stages_say_why_they_were_built_and_which_were_reused(built: tuple[Run, dict[str, Manifest]]) -> None:
     run, inputs = built
-    (tokens, *_) = compose(run, inputs).stages
+    (tokens, *_) = compose(run, inputs, {}).stages
     created = inputs["tokens"].created_utc
     assert (tokens.action, tokens.why) == (f"built {created}", "tokens changed")
     uri = fs.join(run.store.uri, "plans", f"{REPORT.fingerprint(run.recipe)[:12]}.json")
     fs.write_bytes_atomic(uri, json.dumps({"created_utc": "2999-01-01T00:00:00+00:00"}).encode())
-    assert {stage.action.split()[0] for stage in compose(run, inputs).stages} == {"reused,"}
+    assert {stage.action.split()[0] for stage in compose(run, inputs, {}).stages} == {"reused,"}
     unsaid = inputs | {"tokens": replace(inputs["tokens"], provenance={})}
-    assert compose(run, unsaid).stages[0].why == "not recorded"
+    assert compose(run, unsaid, {}).stages[0].why == "not recorded"

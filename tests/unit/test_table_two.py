@@ -35,6 +35,7 @@ from pipelines.table_two import (
     require_time,
     table_two,
 )
+from pipelines.tokens import TOKENS
 from tests.stores import commit
 
 
@@ -173,6 +174,7 @@ def test_a_row_counts_all_its_trainings_and_its_weights_once(tmp_path: Path) -> 
         for stage, parameters, train_s in ((PRETRAINING, 70, 60), (STAGE_ONE, 70, 120), (STAGE_TWO, 20, 180)):
             if getattr(row.run.recipe, stage.name) is not None:
                 commit(row.run, stage, {"parameters": parameters, "epochs": 3}, {"train_s": train_s})
+        commit(row.run, TOKENS, {"rows": 0}, {})
         commit(row.run, EVALUATE, {"rows": 1}, {"rec_nats": 9.0})
         found = measured(row)
         assert (found.measures, found.parameters, found.epochs) == ({"rec_nats": 9.0}, weights, 6)
@@ -257,6 +259,7 @@ def test_other_families_are_shown_beside_the_row_that_they_name() -> None:
 
 def test_the_cells_of_a_row() -> None:
     measures = {"rec_nats": 99.5, "kl_nats_sum": 4.0, "ppl_bound": 110.0, "ppl_iw": 101.25, "ppl_paper": 101.25}
+    measures |= {"ppl_bound_known": 90.0, "ppl_iw_known": 81.5}
     row = TableRow("vae", {"rec_nats": 101.27, "ppl_paper": 101.39, "kl_nats_sum": 0.0}, measures, 8_790_000, 90.0, 7)
     assert dict(zip(range(len(COLUMNS)), cells(row), strict=True)) == dict(
         enumerate(
@@ -272,6 +275,7 @@ def test_the_cells_of_a_row() -> None:
                 "",
                 "110.00",
                 "101.25",
+                "81.50",
                 "8,790,000",
                 "1.5",
                 "7",
