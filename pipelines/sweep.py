@@ -31,7 +31,7 @@ from davam.families.vae_attn import GaussianSequenceConfig
 from davam.log import result, say
 from davam.train.history import read_history
 from davam.train.selection import epoch_nats
-from pipelines.evaluate import EVALUATE
+from pipelines.evaluate import EVALUATE, known_measures
 from pipelines.experiments import Experiment, hardware, publish, record
 from pipelines.pretraining import PRETRAINING
 from pipelines.selection import SELECTION
@@ -333,12 +333,18 @@ def measured(trial: Trial, uri: str, why: str | None) -> results.Trial:
         trial.settings,
         FAILED if ended == WAITING else ended,
         why or ("it was not built" if ended == WAITING else ""),
-        measures | (evaluated.metrics if evaluated else {}),
+        measures | (tested(trial, evaluated) if evaluated else {}),
         {name: short(identity) for name, identity in trial.identities.items()},
         epochs,
         sum(manifest.metrics["train_s"] for manifest in trained),
         dynamics,
     )
+
+
+def tested(trial: Trial, evaluated: Manifest) -> dict[str, float]:
+    """What the trial came to on the test sentences."""
+    tokens = require(TOKENS, trial.run, EVALUATE)
+    return evaluated.metrics | known_measures(trial.run.store, tokens, evaluated, trial.run.recipe)
 
 
 def prior_measures(selection: Manifest, prior: Manifest) -> dict[str, float]:

@@ -21,6 +21,7 @@ KL = ("valid_kl_nats_sum", "valid_code_nats_bigram")  # what the latents cost, u
 SHOWN = (
     *("valid_rec_nats", "valid_nll_nats", "valid_kl_nats_sum", "valid_code_nats_bigram", *VALID),
     *("valid_codes_used", "rec_nats", "kl_nats_sum", "kl_nats_per_code", "ppl_exact", "ppl_bound", "ppl_iw"),
+    *("ppl_exact_known", "ppl_bound_known", "ppl_iw_known"),
 )
 MOST_LINES = 12
 LOG_RATIO = 4  # between a swept key's largest and smallest value, from which on its axis is logarithmic
