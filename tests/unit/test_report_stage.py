@@ -109,3 +109,14 @@ def test_stages_say_why_they_were_built_and_which_were_reused(built: tuple[Run, 
     assert {stage.action.split()[0] for stage in compose(run, inputs, {}).stages} == {"reused,"}
     unsaid = inputs | {"tokens": replace(inputs["tokens"], provenance={})}
     assert compose(run, unsaid, {}).stages[0].why == "not recorded"
+
+
+def test_a_word_that_is_not_learned_is_warned_of(built: tuple[Run, dict[str, Manifest]]) -> None:
+    run, inputs = built
+    assert compose(run, inputs, {}).warnings == []
+    report = compose(run, inputs, {"known_rate": 0.75, "ppl_exact_known": 7.25})
+    assert report.warnings == [
+        "25.0% of the test sentences hold <unk>, and no training sentence does: what it costs is an accident of "
+        "training. Compare models by the figures of known words; tokenizer.min_count=2 has the model learn it."
+    ]
+    assert {figure.name: figure.value for figure in report.figures}["ppl_exact_known"] == 7.25
