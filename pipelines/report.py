@@ -205,8 +205,8 @@ def warnings(measures: dict[str, float], inputs: dict[str, Manifest], recipe: Re
     if "known_rate" in measures:
         found.append(
             f"{1 - measures['known_rate']:.1%} of the test sentences hold <unk>, and no training sentence does: what "
-            "it costs is an accident of training. Compare models by the figures of known words; tokenizer.min_count=2 has "
-            "the model learn it."
+            "it costs is an accident of training. Compare models by the figures of known words; tokenizer.min_count=2 "
+            "has the model learn it."
         )
     dropped = inputs["tokens"].counts["dropped_blank"] + inputs["tokens"].counts["dropped_too_long"]
     if dropped:
