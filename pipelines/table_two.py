@@ -51,6 +51,7 @@ from pipelines.training import token_rows, train_steps
 # Each row: its presets, and overrides.
 ROWS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "lstm_lm": (("lstm_lm",), ()),
+    "lstm_lm_bias": (("lstm_lm",), ("model.output_bias=true", "paper_row=null")),
     "transformer_lm": (("transformer_lm",), ()),
     "vae": (("vae",), ()),
     "vae_anneal": (("vae", "anneal"), ()),

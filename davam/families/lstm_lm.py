@@ -5,6 +5,7 @@ Legend: B rows, N uniforms.
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from davam.data.batches import Batch
@@ -17,9 +18,15 @@ from davam.sampling import Sampling
 
 
 class LstmLmConfig(TextConfig):
-    """Sizes and dropout of the language model."""
+    """Sizes and dropout of the language model. Without a bias there is no such key, so that fingerprints are those from
+    before there was one."""
 
     kind: Literal["lstm_lm"] = "lstm_lm"
+    output_bias: bool = Field(
+        False,
+        exclude_if=lambda given: not given,
+        description="whether the output layer has a bias, as davam_class' has and the baselines' has not",
+    )
 
 
 class LanguageModel(TextFamily):
@@ -71,4 +78,4 @@ class LstmLm(LanguageModel):
     def __init__(self, config: LstmLmConfig, vocab_size: int, max_tokens: int, labels: int = 0) -> None:
         super().__init__(config, vocab_size, max_tokens, labels)
         decoder = LatentDecoder(config.embed_dim, config.hidden_dim, 0)
-        self.add_decoder(decoder, bias=False)
+        self.add_decoder(decoder, bias=config.output_bias)

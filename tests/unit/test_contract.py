@@ -49,6 +49,7 @@ OTHERS = [
     {"kind": "davam_joint", "codebook_size": CODES, "code_dim": 8, "stride": 2, "quantized_epochs": 0, **SMALL},
     {"kind": "lstm_lm", **SMALL},
     {"kind": "lstm_lm", "output_shortlist": 10, **SMALL},
+    {"kind": "lstm_lm", "output_bias": True, **SMALL},
     {"kind": "transformer_lm", "transformer": {"heads": 2}, "width": 16, **SMALL},
     {"kind": "transformer_lm", "transformer": {"heads": 2, "positions": "learned"}, "width": 16, **SMALL},
     {"kind": "vae", "latent_dim": 4, **SMALL},

@@ -11,7 +11,7 @@ from davam.evaluate.page import html, markdown
 from davam.evaluate.paper import paper_figures, paper_row
 from davam.evaluate.table import COLUMNS, Table, TableRow, cells, page
 from davam.families import FAMILIES
-from davam.recipe import load_recipe
+from davam.recipe import Recipe, load_recipe
 from davam.train.sizes import count_weights
 from pipelines.evaluate import EVALUATE
 from pipelines.pretraining import PRETRAINING
@@ -53,6 +53,14 @@ def test_all_rows_open_on_every_corpus() -> None:
 def test_rows_differ_in_what_is_built() -> None:
     recipes = [open_row(name, options("--preset", "ptb")).run.recipe.plain() for name in ROWS]
     assert len({str(recipe) for recipe in recipes}) == len(ROWS)
+
+
+def test_a_language_model_without_a_bias_keeps_its_fingerprint() -> None:
+    plain, biased = (open_row(name, options("--preset", "ptb")).run.recipe for name in ("lstm_lm", "lstm_lm_bias"))
+    assert "output_bias" not in plain.plain()["model"]
+    assert Recipe.model_validate(biased.plain()) == biased
+    assert biased.paper_row is None
+    assert count_weights(biased, 1000) - count_weights(plain, 1000) == 1000
 
 
 def test_a_row_that_does_not_exist_lists_those_that_do() -> None:
