@@ -54,7 +54,8 @@ def collect(run_uri: str) -> dict[str, Any]:
         "recipe": {name: value for name, value in run["recipe"].items() if name != "data"},
         "metrics": manifests["evaluate"].metrics | manifests["faithfulness"].metrics | known,
         "wall_s": {stage: manifest.provenance["wall_s"] for stage, manifest in manifests.items()},
-        "training": _training(store, manifests.get("stage_two", manifests["stage_one"])),
+        "training": _training(store, manifests.get("stage_two", manifests["stage_one"]))
+        | (_training(store, manifests["pretraining"]) if "pretraining" in manifests else {}),
         "versions": manifests["evaluate"].provenance["versions"],
         "commit": manifests["evaluate"].provenance["git"],
         "created_utc": run["created_utc"],
