@@ -2,22 +2,10 @@
 
 import time
 import urllib.request
-from collections.abc import Iterator
 
-import pytest
 import ray
 
 from cluster.progress import progress
-from cluster.session import connect
-from davam.execution import Execution
-
-
-@pytest.fixture
-def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    connect(Execution())
-    yield
-    ray.shutdown()
 
 
 def test_a_stage_is_seen_by_prometheus(connected: None) -> None:

@@ -1,27 +1,16 @@
 """Where the reports of a real cluster's own processes go."""
 
 import time
-from collections.abc import Iterator
 
 import pytest
-import ray
 from ray._private.utils import publish_error_to_driver
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-from cluster.session import address, connect
-from davam.execution import Execution
+from cluster.session import address
 from davam.log import result
 from pipelines.stage import guarded
 
 REPORT = "8 PYTHON worker processes have been started"
-
-
-@pytest.fixture
-def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    connect(Execution())
-    yield
-    ray.shutdown()
 
 
 def test_reports_of_the_raylet_are_not_among_the_results(connected: None, capsys: pytest.CaptureFixture[str]) -> None:
