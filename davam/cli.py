@@ -215,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
         if function is score:
             texts.add_argument("--out", help="write the table `scores/2` to this Parquet file instead")
             texts.add_argument(
-                "--importance-draws", type=int, default=0, metavar="N", help="draws from the posterior, for `ppl_iw`"
+                "--importance-draws", type=int, default=0, metavar="N", help="draws of the latents, for `ppl_iw`"
             )
     exporting = _command(commands, export)
     exporting.add_argument("corpus", help="the folder or URI of a generated corpus")

@@ -123,7 +123,7 @@ class EvaluationConfig(Frozen):
     """How the test sentences are scored."""
 
     importance_draws: int = Field(
-        500, ge=1, description="posterior draws a sentence for ppl_iw, where the family has a posterior to draw from"
+        500, ge=1, description="latent draws a sentence for ppl_iw, where the family has a posterior to draw from"
     )
 
 
@@ -161,7 +161,7 @@ class Recipe(Frozen):
 
     @property
     def importance_draws(self) -> int:
-        """Posterior draws of a sentence that is weighed by importance; none without a posterior to draw from."""
+        """Draws of the latents of a sentence that is weighed by importance; none without a posterior to draw from."""
         return self.evaluation.importance_draws if family_of(self.model).weighs_draws else 0
 
     @property

@@ -29,7 +29,7 @@ VALID_PERPLEXITIES = ("ppl_exact", "ppl_bound", "ppl_iw")
 
 def uses(recipe: Recipe) -> dict[str, Any]:
     """Whether the corpus is the embedded one, which has a floor and a recogniser; and how many draws a score takes."""
-    draws = {"importance_draws": recipe.importance_draws} if recipe.importance_draws else {}
+    draws = {"importance_draws": recipe.importance_draws, "proposal": "mixture"} if recipe.importance_draws else {}
     return {"grammar": isinstance(recipe.data, GrammarData)} | draws
 
 

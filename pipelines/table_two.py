@@ -351,7 +351,7 @@ def caption(options: argparse.Namespace, rows: Sequence[Row]) -> list[str]:
         f"{datetime.now(UTC):%Y-%m-%d}, `python pipelines/table_two.py {shlex.join(sys.argv[1:])}`",
         f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {hardware(run.execution, 'row')}.",
         "`ppl_paper` is the paper's formula of that row, for comparison alone. Valid are `ppl_exact`, the likelihood "
-        "itself, and its upper bounds `ppl_bound` and, by draws from the posterior, `ppl_iw`.",
+        "itself, and its upper bounds `ppl_bound` and, by importance-weighted draws, `ppl_iw`.",
         output_layers(rows),
         precisions(rows),
         "`minutes` are those of training steps by the clock, over all trainings of a row and beside other rows where "

@@ -8,7 +8,6 @@ Legend: B rows, S draws a row, M rows times draws, N latents, K codes of each, D
 """
 
 import itertools
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -23,8 +22,10 @@ from davam.data.batches import Batch
 from davam.families.base import Clock, StepTerms, Workers
 from davam.families.codes import VARY_DRAWS, CodeFamily, CodesConfig
 from davam.families.gaussian import elbo_sums, row_noise_or_fixed
+from davam.families.importance import posterior_draws, weighed_nats
 from davam.families.text import LatentDraw, Latents, RowScores, TextConfig
 from davam.families.transformer import TransformerPart
+from davam.nn.choice import ANCESTRAL
 from davam.nn.decoder import LatentDecoder, LatentTransformerDecoder, Memory, latent_decoder
 from davam.nn.noise import RowNoise, Stream
 from davam.nn.posterior import CodeHead, Posterior
@@ -201,15 +202,24 @@ class CategoricalFamily(CodeFamily):
 
     @torch.no_grad()
     def importance_nats(self, batch: Batch, draws: int) -> Tensor:
-        """-ln of the mean of p(x,z)/q(z|x) over so many draws from the posterior, iw_B."""
-        posterior = self.posterior(batch)
+        """-ln p(x) by the weights of so many draws, iw_B; see `davam.families.importance`."""
+        posterior, of_posterior = self.posterior(batch), posterior_draws(draws)
         uniform_BSN = row_noise_or_fixed(None, batch).uniform(draws, self.config.latents, Stream.IMPORTANCE)
-        weights = []
-        for part_BSN in uniform_BSN.split(WEIGHED_TOGETHER, dim=1):
-            drawn = self.drawn(batch, posterior, self._codes(posterior, part_BSN), None)
-            q_BS, p_BS = (code_nats(logs, drawn.codes_BSN).sum(-1) for logs in (drawn.logq_BSNK, drawn.logp_BSNK))
-            weights.append((q_BS - p_BS - drawn.rec_BS).double())
-        return math.log(draws) - torch.cat(weights, dim=1).logsumexp(1)
+        codes_BSN = torch.cat(
+            [
+                self._codes(posterior, uniform_BSN[:, :of_posterior]),
+                self._prior_codes(uniform_BSN[:, of_posterior:], batch.label_B),
+            ],
+            dim=1,
+        )
+        logp, logq, rec = [], [], []
+        for part_BSN in codes_BSN.split(WEIGHED_TOGETHER, dim=1):
+            drawn = self.drawn(batch, posterior, part_BSN, None)
+            logp.append(-code_nats(drawn.logp_BSNK, part_BSN).sum(-1))
+            logq.append(-code_nats(drawn.logq_BSNK, part_BSN).sum(-1))
+            rec.append(drawn.rec_BS)
+        logp_BS, logq_BS, rec_BS = (torch.cat(each, dim=1) for each in (logp, logq, rec))
+        return weighed_nats(logp_BS, logq_BS, rec_BS, of_posterior)
 
     def draw_codes(self, posterior: Posterior, noise: RowNoise, draws: int) -> Tensor:
         """So many draws a row from the posterior, codes_BSN, without a gradient."""
@@ -229,6 +239,13 @@ class CategoricalFamily(CodeFamily):
 
     def _codes(self, posterior: Posterior, uniform_BSN: Tensor) -> Tensor:
         return posterior.draw(uniform_BSN.to(self.code_table_TD.device))
+
+    def _prior_codes(self, uniform_BSN: Tensor, label_B: Tensor | None) -> Tensor:
+        _, draws, latents = uniform_BSN.shape
+        label_M = None if label_B is None else label_B.repeat_interleave(draws)
+        uniform_MN = uniform_BSN.flatten(0, 1).to(self.code_table_TD.device)
+        codes_MN = self.latent_prior.sample(uniform_MN, ANCESTRAL, latents, latents, label_M).codes_BT
+        return codes_MN.view(uniform_BSN.shape)
 
     def _latents(self, codes_BN: Tensor) -> Latents:
         return self.code_latents(codes_BN, self.num_codes(codes_BN[:, 0]))

@@ -27,6 +27,7 @@ from davam.families.codes import with_end_code
 from davam.families.davam import Davam, DavamConfig
 from davam.families.dvae import gumbel_softmax
 from davam.families.gaussian import KlConfig, LinearKl, elbo_sums, kl_weight, row_noise_or_fixed
+from davam.families.importance import weighed_nats
 from davam.families.text import Latents, RowScores
 from davam.nn import ops
 from davam.nn.noise import RowNoise, Stream
@@ -94,13 +95,14 @@ class DavamJoint(Davam):
 
     @torch.no_grad()
     def importance_nats(self, batch: Batch, draws: int) -> Tensor:
-        """-ln of the mean of p(x,z)/q(z|x) over so many draws from the posterior, iw_B."""
+        """-ln p(x) by the weights of so many draws, iw_B, all of them the posterior's: the prior draws how many
+        codes there are as well, and seldom as many as the text has. See `davam.families.importance`."""
         logq_BNK, code_B = self.log_posterior(self._states(batch)), self._code_B(batch)
         mask_BN = ops.length_mask(code_B, logq_BNK.shape[1])
         # As wide as the longest text's, whatever the batch: a row's draws are its own.
         uniform_BSN = row_noise_or_fixed(None, batch).uniform(draws, self.most_codes, Stream.IMPORTANCE)
         uniform_BSN = uniform_BSN[:, :, : logq_BNK.shape[1]]
-        weights = []
+        logp, logq, rec = [], [], []
         for part_BSN in uniform_BSN.split(WEIGHED_TOGETHER, dim=1):
             times = part_BSN.shape[1]
             logq_MNK = logq_BNK.repeat_interleave(times, 0)
@@ -108,8 +110,11 @@ class DavamJoint(Davam):
             rows = repeated(batch, times)
             chosen_MN = logq_MNK.gather(2, codes_MN[..., None])[..., 0] * mask_BN.repeat_interleave(times, 0)
             rec_M = self.reconstruction(rows, self.code_latents(codes_MN, self._code_B(rows)), None)[1]
-            weights.append((-rec_M - self._code_nats(rows, codes_MN, None) - chosen_MN.sum(1)).double().view(-1, times))
-        return math.log(draws) - torch.cat(weights, dim=1).logsumexp(1)
+            logp.append(-self._code_nats(rows, codes_MN, None).view(-1, times))
+            logq.append(chosen_MN.sum(1).view(-1, times))
+            rec.append(rec_M.view(-1, times))
+        logp_BS, logq_BS, rec_BS = (torch.cat(each, dim=1) for each in (logp, logq, rec))
+        return weighed_nats(logp_BS, logq_BS, rec_BS, draws)
 
     @torch.no_grad()
     def begin_epoch(

@@ -146,8 +146,8 @@ class TextFamily(Trainable):
         """Rec and KL of given rows; families with codes take their prior."""
 
     def importance_nats(self, batch: Batch, draws: int) -> Tensor:
-        """-ln of the mean of p(x,z)/q(z|x) over so many draws from the posterior, iw_B (Burda et al., 2016): in
-        expectation an upper bound of -ln p(x), the tighter the more draws. NaN without such a posterior."""
+        """-ln p(x) by the weights of so many draws of the latents, iw_B (Burda et al., 2016): in expectation an upper
+        bound, the tighter the more draws. NaN without a posterior to draw from."""
         return torch.full_like(batch.weight_B, math.nan)
 
     @abstractmethod

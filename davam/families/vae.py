@@ -4,7 +4,6 @@ aggressive encoder training and pretraining are settings of it and of its traini
 Legend: B rows, S tokens read by the encoder (<s>, words, </s>), D latent dim, N uniforms or draws.
 """
 
-import math
 from typing import ClassVar, Literal
 
 import torch
@@ -25,6 +24,7 @@ from davam.families.gaussian import (
     paid_kl,
     row_noise_or_fixed,
 )
+from davam.families.importance import posterior_draws, weighed_nats
 from davam.families.text import (
     LatentDraw,
     Latents,
@@ -122,19 +122,19 @@ class Vae(TextFamily):
 
     @torch.no_grad()
     def importance_nats(self, batch: Batch, draws: int) -> Tensor:
-        """-ln of the mean of p(x,z)/q(z|x) over so many draws from the posterior, iw_B."""
+        """-ln p(x) by the weights of so many draws, iw_B; see `davam.families.importance`."""
         mean_BD, logvar_BD = self.posterior(batch)
         normal_BND = row_noise_or_fixed(None, batch).normal(draws, mean_BD.shape[1], Stream.IMPORTANCE)
-        iw = []
+        of_posterior, iw = posterior_draws(draws), []
         for row, count in enumerate(batch.length_B.tolist()):
-            mean_D, logvar_D = mean_BD[row], logvar_BD[row]
-            z_ND = ops.gaussian_draw(mean_D, logvar_D, normal_BND[row].to(mean_D.device))
+            mean_D, logvar_D, z_ND = mean_BD[row], logvar_BD[row], normal_BND[row].to(mean_BD.device)
+            z_ND = torch.cat([ops.gaussian_draw(mean_D, logvar_D, z_ND[:of_posterior]), z_ND[of_posterior:]])
             label_1 = None if batch.label_B is None else batch.label_B[row : row + 1]
             rec_N = self._rec_of_draws(batch.tokens_BS[row, :count], z_ND, label_1)
             prior_N = ops.gaussian_log_density(z_ND, torch.zeros_like(mean_D), torch.zeros_like(mean_D)).sum(1)
             posterior_N = ops.gaussian_log_density(z_ND, mean_D, logvar_D).sum(1)
-            iw.append(math.log(draws) - (prior_N - posterior_N - rec_N).double().logsumexp(0))
-        return torch.stack(iw)
+            iw.append(weighed_nats(prior_N[None], posterior_N[None], rec_N[None], of_posterior))
+        return torch.cat(iw)
 
     def _rec_of_draws(self, target_S: Tensor, z_ND: Tensor, label_1: Tensor | None = None) -> Tensor:
         """-ln p(x|z) of one text for many latents, rec_N."""

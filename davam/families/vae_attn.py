@@ -7,7 +7,6 @@ lengths in the training text, so that Rec + KL stays a bound.
 Legend: B rows, T latents, D latent dim, H hidden, N uniforms.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Literal
 
@@ -27,6 +26,7 @@ from davam.families.gaussian import (
     mean_and_logvar,
     row_noise_or_fixed,
 )
+from davam.families.importance import posterior_draws, weighed_nats
 from davam.families.text import (
     LatentDraw,
     Latents,
@@ -123,20 +123,25 @@ class VaeAttn(TextFamily):
 
     @torch.no_grad()
     def importance_nats(self, batch: Batch, draws: int) -> Tensor:
-        """-ln of the mean of p(x,z)/q(z|x) over so many draws from the posterior, iw_B."""
+        """-ln p(x) by the weights of so many draws, iw_B; see `davam.families.importance`."""
         mean_BTD, logvar_BTD = self.posterior(batch)
         word_B, (width, dim) = batch.length_B - 1, mean_BTD.shape[1:]
         real_BT = ops.length_mask(word_B, width)
-        weights = []
+        of_posterior, logp, logq, rec = posterior_draws(draws), [], [], []
         for draw in range(draws):
             # The draw's number is part of its key, so that a row's draws are the same in however wide a batch.
             normal_BTD = RowNoise(EVALUATION, draw, batch.ids).normal(width, dim, Stream.IMPORTANCE)
-            z_BTD = ops.gaussian_draw(mean_BTD, logvar_BTD, normal_BTD.to(mean_BTD.device))
+            z_BTD = normal_BTD.to(mean_BTD.device)
+            if draw < of_posterior:
+                z_BTD = ops.gaussian_draw(mean_BTD, logvar_BTD, z_BTD)
+            else:
+                z_BTD = self.prior_draw(z_BTD, 1.0, batch.label_B)[0]
             logq_BT = ops.gaussian_log_density(z_BTD, mean_BTD, logvar_BTD).sum(-1)
-            ratio_B = ((self.log_prior(z_BTD, batch.label_B) - logq_BT) * real_BT).sum(1)
-            rec_B = self.reconstruction(batch, Latents(z_BTD, word_B), None)[1]
-            weights.append((ratio_B - rec_B).double())
-        return math.log(draws) - torch.stack(weights).logsumexp(0) + self.length_nats_T[word_B - 1]
+            logp.append((self.log_prior(z_BTD, batch.label_B) * real_BT).sum(1))
+            logq.append((logq_BT * real_BT).sum(1))
+            rec.append(self.reconstruction(batch, Latents(z_BTD, word_B), None)[1])
+        logp_BS, logq_BS, rec_BS = (torch.stack(each, dim=1) for each in (logp, logq, rec))
+        return weighed_nats(logp_BS, logq_BS, rec_BS, of_posterior) + self.length_nats_T[word_B - 1]
 
     def check_sampling(self, sampling: Sampling) -> None:
         """The prior has a temperature, and no more."""

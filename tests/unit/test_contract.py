@@ -184,4 +184,5 @@ def test_shapes(module: Trainable) -> None:
         assert latents.latent_BTD.shape[:2] == (8, int(latents.length_B.max()))
         for column in (latents.length_B, scores.rec_B, scores.kl_B, scores.latents_B):
             assert column.shape == (8,)
-        assert module.importance_nats(batch, 2).shape == (8,)
+        for draws in (1, 2):
+            assert module.importance_nats(batch, draws).isfinite().tolist() == [module.weighs_draws] * 8
