@@ -79,11 +79,13 @@ class Pricer:
         self.counter = counter
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """The schema `judged/1`."""
+        """The schema `judged/2`."""
         with counted(self.counter, table.num_rows):
             costs = self.judge(table["text"].to_pylist())
         priced = table.append_column("nats", pa.array(costs.nats_N, pa.float64()))
-        return priced.append_column("tokens", pa.array(costs.tokens_N, pa.int32())).cast(SCHEMAS["judged/1"])
+        for name, column_N in (("tokens", costs.tokens_N), ("unknown", costs.unknown_N)):
+            priced = priced.append_column(name, pa.array(column_N, pa.int32()))
+        return priced.cast(SCHEMAS["judged/2"])
 
 
 class Varier:

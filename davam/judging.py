@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from davam.data.batches import Rows, plan_in_order, take_slice, to_device
-from davam.data.tokenizer import EOS_ID, TextTokenizer
+from davam.data.tokenizer import UNK_ID, TextTokenizer
 from davam.errors import DataError
 from davam.evaluate.judge import Costs, weights_digest
 from davam.families.text import TextFamily
@@ -18,7 +18,8 @@ FAMILY_ROWS = 64
 
 
 class FamilyJudge:
-    """A model of this project with an exact likelihood. A text's tokens are those of its tokenizer and one end."""
+    """A model of this project with an exact likelihood. A text's tokens are those of its tokenizer; its end is not
+    judged, as it is not by the paper's judge."""
 
     def __init__(self, core: TextFamily, tokenizer: TextTokenizer) -> None:
         if not core.exact or core.has_codes or core.labels:
@@ -32,7 +33,7 @@ class FamilyJudge:
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> Costs:
         """The cost of each text."""
-        tokens = [[*row, EOS_ID] if row else [] for row in self.tokenizer.encode(list(texts))]
+        tokens = self.tokenizer.encode(list(texts))
         rows = Rows.from_lists(range(len(tokens)), tokens)
         nats_N = np.zeros(len(tokens))
         for indices in plan_in_order(rows.lengths, FAMILY_ROWS) if len(rows) else []:
@@ -40,7 +41,7 @@ class FamilyJudge:
             if len(indices):
                 batch = to_device(take_slice(rows, indices), next(self.core.parameters()).device)
                 nats_N[indices] = self.core.row_scores(batch, None).rec_B.double().cpu().numpy()
-        return Costs(nats_N, rows.lengths)
+        return Costs(nats_N, rows.lengths, np.array([row.count(UNK_ID) for row in tokens], dtype=np.int64))
 
     def digest(self) -> str:
         """sha256, in hex, of weights and tokenizer."""

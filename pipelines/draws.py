@@ -1,10 +1,10 @@
-"""Stages `draws`, `real` and `judged`: texts of a model at given lengths and temperatures, real ones beside them, and
-what they cost under a judge.
+"""Stages `draws`, `real`, `strung` and `judged`: texts of a model at given lengths and temperatures, real ones beside
+them, and what they cost under a judge.
 
 They are made for settings and a judge that no recipe knows, so each is built for its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from davam.families import is_language_model
 from davam.nn.choice import Choice
 from davam.recipe import Recipe
 from davam.sampling import Sampling
+from pipelines.data import read_tokenizer
 from pipelines.model import model_stage, model_uri
 from pipelines.stage import Built, Run, Stage
 from pipelines.tokens import TOKENS
@@ -38,7 +39,8 @@ class JudgeSource:
 
 
 def draws_stage(settings: Sequence[Setting]) -> Stage:
-    """The stage that draws a model's texts: row i of a setting is a function of (model, seed, setting, i)."""
+    """The stage that draws a model's texts: row i of a setting is a function of (model, seed, setting, i), and no two
+    settings share a row's chances."""
 
     def uses(recipe: Recipe) -> dict[str, Any]:
         return {"settings": [asdict(setting) for setting in settings], "seed": recipe.seed}
@@ -51,7 +53,7 @@ def draws_stage(settings: Sequence[Setting]) -> Stage:
         from cluster.progress import progress
         from davam.api import SAMPLE_ROWS
 
-        ids = [part for number, setting in enumerate(settings) for part in _id_blocks(number, setting, SAMPLE_ROWS)]
+        ids = _id_blocks(settings, SAMPLE_ROWS)
         with progress("draws", sum(setting.sentences for setting in settings), "texts") as counter:
             arguments = {
                 "model_uri": model_uri(run, inputs),
@@ -63,7 +65,7 @@ def draws_stage(settings: Sequence[Setting]) -> Stage:
             batch.write(drawn, attempt.uri, by_split=False)
         return Built({"rows": attempt.rows()})
 
-    return Stage("draws", 1, lambda recipe: (model_stage(recipe),), uses, build)
+    return Stage("draws", 2, lambda recipe: (model_stage(recipe),), uses, build)
 
 
 def real_stage(settings: Sequence[Setting]) -> Stage:
@@ -86,6 +88,45 @@ def real_stage(settings: Sequence[Setting]) -> Stage:
         return Built({"rows": table.num_rows})
 
     return Stage("real", 1, lambda recipe: (TOKENS,), uses, build)
+
+
+def strung_stage(settings: Sequence[Setting]) -> Stage:
+    """The stage that strings test sentences together and cuts them: what real text comes to at lengths at which a
+    model, too, has to go on where a sentence ends. Each text begins with a sentence that no other text of its setting
+    has."""
+
+    def uses(recipe: Recipe) -> dict[str, Any]:
+        return {"settings": [asdict(setting) for setting in settings], "seed": recipe.seed}
+
+    def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
+        test = run.store.read_table(inputs["tokens"], "tokens/1", split="test", columns=["id", "tokens"]).sort_by("id")
+        tokenizer = read_tokenizer(run.store.uri, inputs["tokens"])
+        tokens = [row[:-1] for row in test["tokens"].to_pylist()]
+        parts = [SCHEMAS["draws/1"].empty_table()]
+        for number, setting in enumerate(settings):
+            order = np.random.default_rng([run.recipe.seed, number]).permutation(len(tokens))
+            texts = tokenizer.decode(strung((tokens[place] for place in order), int(setting.value), setting.sentences))
+            numbered = {"setting": [number] * len(texts), "id": range(len(texts)), "text": texts}
+            parts.append(pa.table(numbered).cast(SCHEMAS["draws/1"]))
+        table = pa.concat_tables(parts)
+        write_table(fs.join(attempt.uri, "texts.parquet"), table)
+        return Built({"rows": table.num_rows})
+
+    return Stage("strung", 1, lambda recipe: (TOKENS,), uses, build)
+
+
+def strung(sentences: Iterable[Sequence[int]], length: int, most: int) -> list[list[int]]:
+    """At most so many texts of exactly `length` tokens, each of the next whole sentences and a cut one."""
+    texts: list[list[int]] = []
+    text: list[int] = []
+    for sentence in sentences:
+        text += sentence
+        if len(text) >= length:
+            texts.append(text[:length])
+            text = []
+        if len(texts) == most:
+            break
+    return texts
 
 
 def real_places(length_N: np.ndarray, setting: Setting) -> np.ndarray:
@@ -116,7 +157,7 @@ def judged_stage(texts: Stage, judge: JudgeSource) -> Stage:
             raise DataError(f"{attempt.rows()} texts were judged of {len(rows)}; build them again with --force judged")
         return Built({"rows": len(rows)})
 
-    return Stage("judged", 1, lambda recipe: (texts,), lambda recipe: {}, build, lambda recipe: {"judge": judge.digest})
+    return Stage("judged", 2, lambda recipe: (texts,), lambda recipe: {}, build, lambda recipe: {"judge": judge.digest})
 
 
 def sampling_of(setting: Setting, recipe: Recipe) -> Sampling:
@@ -127,9 +168,12 @@ def sampling_of(setting: Setting, recipe: Recipe) -> Sampling:
     return Sampling(decoder=choice) if is_language_model(recipe.model) else Sampling(prior=choice, decoder=choice)
 
 
-def _id_blocks(number: int, setting: Setting, rows: int) -> list[pa.Table]:
-    blocks = []
-    for first in range(0, setting.sentences, rows):
-        ids = np.arange(first, min(first + rows, setting.sentences))
-        blocks.append(pa.table({"setting": np.full(len(ids), number, np.int32), "id": ids}))
+def _id_blocks(settings: Sequence[Setting], rows: int) -> list[pa.Table]:
+    """The settings' rows, numbered on from one setting to the next, in blocks of one setting."""
+    blocks, begin = [], 0
+    for number, setting in enumerate(settings):
+        for first in range(0, setting.sentences, rows):
+            ids = begin + np.arange(first, min(first + rows, setting.sentences))
+            blocks.append(pa.table({"setting": np.full(len(ids), number, np.int32), "id": ids}))
+        begin += setting.sentences
     return blocks

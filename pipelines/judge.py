@@ -5,35 +5,39 @@ python pipelines/tokens.py --preset judge,tiny
 python pipelines/judge.py --preset judge,tiny
 
 It learns from the validation split: by the hash of their text, nine sentences in ten train it and one selects its
-epoch. The test split stays for comparison.
+epoch. The test split stays for comparison. Its tokenizer is its own: words that it has not read twice are `<unk>`, a
+symbol that it has learned. With the models' vocabulary it would price a word that they know and it has never seen by an
+accident of its training.
 """
 
 import sys
 from typing import Any
 
-import numpy as np
-
 from davam.api import TextModel
 from davam.data.artifacts import Attempt, Manifest, Store
 from davam.data.batches import Rows
 from davam.data.source import split_by_hash
+from davam.data.tokenizer import EOS_ID, TextTokenizer
 from davam.errors import ConfigError, DataError
 from davam.families import is_language_model
 from davam.families.base import Trainable
+from davam.fitting import fit_tokenizer
 from davam.recipe import Recipe
 from davam.train.stages import stage_one_module
-from pipelines.data import read_tokenizer, split_rows
+from pipelines.data import split_rows
 from pipelines.stage import Built, Run, Stage, main
 from pipelines.tokens import TOKENS
 from pipelines.training import trained
 
 SELECTION_SHARE = 0.1
 LEAST_ROWS = 50  # of the validation split
+LEAST_COUNT = 2  # of a word that the judge knows
 
 
 def uses(recipe: Recipe) -> dict[str, Any]:
-    """The language model, its training and the seed."""
-    return {"model": recipe.model.model_dump(), "stage_one": recipe.stage_one.model_dump(), "seed": recipe.seed}
+    """The language model, its training, the seed and the tokenizer's settings."""
+    kept = {name: getattr(recipe, name).model_dump() for name in ("model", "stage_one", "tokenizer")}
+    return kept | {"seed": recipe.seed}
 
 
 def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
@@ -52,27 +56,38 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
 
 def build_worker(task: Any) -> tuple[Trainable, Rows, Rows]:
     """A worker's untrained language model, without labels, and its rows."""
-    store, tokens = task.execution.store, task.inputs["tokens"]
-    table = Store(store).read_table(tokens, "tokens/1", split="valid", columns=["id", "tokens", "text"])
-    # The prefix makes this hash another one than that by which a corpus without given splits was split.
-    splits = [split_by_hash(f"judge {text}", SELECTION_SHARE, 0.0) for text in table["text"].to_pylist()]
-    train, selection = (_rows(table.filter(np.array(splits) == split)) for split in ("train", "valid"))
-    return stage_one_module(task.recipe, read_tokenizer(store, tokens).vocab_size), train, selection
+    tokenizer, splits = read(task)
+    most = task.recipe.data.max_tokens
+    train, selection = (_rows(tokenizer, splits[name], most) for name in ("train", "valid"))
+    return stage_one_module(task.recipe, tokenizer.vocab_size), train, selection
 
 
 def text_model(task: Any, module: Trainable) -> TextModel:
     """The trained judge as a model."""
-    tokenizer = read_tokenizer(task.execution.store, task.inputs["tokens"])
-    model = TextModel(task.recipe.model, None, tokenizer, task.recipe.data.max_tokens)
+    model = TextModel(task.recipe.model, None, read(task)[0], task.recipe.data.max_tokens)
     model.core.load_state_dict(module.state_dict())
     return model
 
 
-def _rows(table: Any) -> Rows:
-    return Rows.from_lists(table["id"].to_pylist(), table["tokens"].to_pylist())
+def read(task: Any) -> tuple[TextTokenizer, dict[str, list[str]]]:
+    """The judge's tokenizer, and the sentences that it learns from (`train`) and is selected by (`valid`)."""
+    table = Store(task.execution.store).read_table(task.inputs["tokens"], "tokens/1", split="valid", columns=["text"])
+    splits: dict[str, list[str]] = {"train": [], "valid": []}
+    for text in sorted(table["text"].to_pylist()):
+        # The prefix makes this hash another one than that by which a corpus without given splits was split.
+        splits[split_by_hash(f"judge {text}", SELECTION_SHARE, 0.0)].append(text)
+    given = task.recipe.tokenizer
+    settings = given.model_copy(update={"min_count": max(LEAST_COUNT, given.min_count)})
+    recipe = task.recipe.model_copy(update={"tokenizer": settings, "warm_start": None})
+    return fit_tokenizer(splits["train"], recipe), splits
 
 
-JUDGE = Stage("judge", 1, lambda recipe: (TOKENS,), uses, build)
+def _rows(tokenizer: TextTokenizer, texts: list[str], most: int) -> Rows:
+    tokens = [[*row, EOS_ID] for row in tokenizer.encode(texts) if len(row) <= most]
+    return Rows.from_lists(range(len(tokens)), tokens)
+
+
+JUDGE = Stage("judge", 2, lambda recipe: (TOKENS,), uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(JUDGE))

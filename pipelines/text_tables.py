@@ -21,11 +21,13 @@ import pyarrow.compute as pc
 from davam.api import load_judge
 from davam.data import fs
 from davam.data.artifacts import short
+from davam.data.tokenizer import UNK_ID
 from davam.errors import ConfigError
 from davam.evaluate.judge import Costs
 from davam.evaluate.text_tables import (
     REAL,
     REFERENCE,
+    STRUNG,
     Point,
     Setting,
     TextRow,
@@ -38,7 +40,8 @@ from davam.evaluate.text_tables import (
 from davam.families import is_language_model
 from davam.log import result, say
 from davam.recipe import load_recipe
-from pipelines.draws import JudgeSource, draws_stage, judged_stage, real_places, real_stage
+from pipelines.data import read_tokenizer
+from pipelines.draws import JudgeSource, draws_stage, judged_stage, real_places, real_stage, strung_stage
 from pipelines.evaluate import EVALUATE
 from pipelines.experiments import Experiment, hardware, publish, record
 from pipelines.judge import JUDGE
@@ -78,7 +81,7 @@ def text_tables(options: argparse.Namespace) -> None:
     if judge_run is not None:
         judge = own_judge(judge_run)
     assert judge is not None
-    found = [real_row(rows[0].run, judge, lengths, options)]
+    found = real_rows(rows[0].run, judge, lengths, options)
     found += [row_of(row, judge, lengths, options, failed) for row in rows]
     corpus = rows[0].run.recipe.corpus or options.preset
     tables = TextTables(f"Generated text on {corpus}", caption(options, rows, judge, lengths), found)
@@ -134,11 +137,14 @@ def settings_of(row: Row | None, lengths: Sequence[int], options: argparse.Names
     return fixed + [Setting("temperature", value, options.curve_sentences) for value in temperatures]
 
 
-def real_row(run: Run, judge: JudgeSource, lengths: Sequence[int], options: argparse.Namespace) -> TextRow:
-    """Real test text at the same lengths, and of all lengths."""
-    say(f"row {REAL}")
-    settings = settings_of(None, lengths, options)
-    return TextRow(REAL, points_of(run, real_stage(settings), judge, settings))
+def real_rows(run: Run, judge: JudgeSource, lengths: Sequence[int], options: argparse.Namespace) -> list[TextRow]:
+    """Real test text at the same lengths, and of all lengths; and made as long as the models' texts are."""
+    settings, rows = settings_of(None, lengths, options), []
+    fixed = [setting for setting in settings if setting.kind == "length"]
+    for name, stage, taken in ((REAL, real_stage, settings), (STRUNG, strung_stage, fixed)):
+        say(f"row {name}")
+        rows.append(TextRow(name, points_of(run, stage(taken), judge, taken)))
+    return rows
 
 
 def row_of(
@@ -160,22 +166,27 @@ def points_of(run: Run, texts: Stage, judge: JudgeSource, settings: Sequence[Set
     """The measures of every setting's texts, which are made and judged now unless they are there."""
     run_stage(texts, run)
     order = [("setting", "ascending"), ("id", "ascending")]
-    table = run.store.read_table(run_stage(judged_stage(texts, judge), run), "judged/1").sort_by(order)
+    table = run.store.read_table(run_stage(judged_stage(texts, judge), run), "judged/2").sort_by(order)
     real_texts = real_texts_beside(run, settings)
     points = []
     for number, setting in enumerate(settings):
         part = table.filter(pc.equal(table["setting"], number))
-        costs = Costs(part["nats"].to_numpy(), part["tokens"].to_numpy())
+        costs = Costs(*(part[name].to_numpy() for name in ("nats", "tokens", "unknown")))
         points.append(measured(setting, part["text"].to_pylist(), costs, real_texts[number]))
     return points
 
 
 def real_texts_beside(run: Run, settings: Sequence[Setting]) -> list[list[str]]:
     """For each setting the test texts that do not stand for real text there: no row, real text neither, has been drawn
-    from the very words that it is to cover."""
+    from the very words that it is to cover. Words that the models do not know are left out: none of them can write one.
+    """
     tokens = require(TOKENS, run, EVALUATE)
-    test = run.store.read_table(tokens, "tokens/1", split="test", columns=["id", "length", "text"]).sort_by("id")
-    length_N, texts = test["length"].to_numpy() - 1, np.asarray(test["text"].to_pylist(), dtype=object)
+    test = run.store.read_table(tokens, "tokens/1", split="test", columns=["id", "length", "tokens"]).sort_by("id")
+    known = [[token for token in row if token != UNK_ID] for row in test["tokens"].to_pylist()]
+    length_N, texts = (
+        test["length"].to_numpy() - 1,
+        np.asarray(read_tokenizer(run.store.uri, tokens).decode(known), dtype=object),
+    )
     return [np.delete(texts, real_places(length_N, setting)).tolist() for setting in settings]
 
 
@@ -188,7 +199,8 @@ def caption(options: argparse.Namespace, rows: Sequence[Row], judge: JudgeSource
         f"Budget: {budget_text(options)}. Seed {run.recipe.seed}; {hardware(run.execution, 'row')}.",
         "The paper's figures are by GPT-2 on Yahoo: they compare with ours under that judge on that corpus alone.",
         f"Every text of a length has exactly so many tokens: the end is barred before, and comes then. "
-        f"`{REAL}` has what the test split has of that length.",
+        f"`{REAL}` has what the test split has of that length; `{STRUNG}` has whole test sentences one after the other "
+        "and the last one cut, as a model's are that may not end.",
     ]
     left_out = [str(length) for length in options.lengths if length not in lengths]
     if left_out:
@@ -206,8 +218,8 @@ def judge_text(name: str) -> str:
     """What the judge is."""
     if name == OWN_JUDGE:
         return (
-            "the project's own, an LSTM language model of the validation split; its tokens are those of the corpus, "
-            "and it counts the end of a text as one"
+            "the project's own, an LSTM language model of nine in ten of the validation sentences, by which the "
+            "models' epochs were chosen; words that it has not read twice are one symbol, and it counts no end"
         )
     return f"`{name}`; its tokens are its own, and it counts no end"
 

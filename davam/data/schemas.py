@@ -66,9 +66,15 @@ SCHEMAS: dict[str, pa.Schema] = {
     "frozen/1": _schema("frozen/1", id=pa.int64(), text=pa.string(), label=pa.string()),
     # texts of several settings, drawn or real, which are numbered; id is that of the draw or of the real row
     "draws/1": _schema("draws/1", setting=pa.int32(), id=pa.int64(), text=pa.string()),
-    # the same, and what each costs under a judge: nats, and the tokens that were judged
-    "judged/1": _schema(
-        "judged/1", setting=pa.int32(), id=pa.int64(), text=pa.string(), nats=pa.float64(), tokens=pa.int32()
+    # the same, and what each costs under a judge: nats, the tokens that were judged, and how many were unknown to it
+    "judged/2": _schema(
+        "judged/2",
+        setting=pa.int32(),
+        id=pa.int64(),
+        text=pa.string(),
+        nats=pa.float64(),
+        tokens=pa.int32(),
+        unknown=pa.int32(),
     ),
     # generated rows before it is decided which of them stay
     "candidates/2": _schema(

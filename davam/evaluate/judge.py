@@ -32,10 +32,12 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Costs:
-    """What each text costs: nats and tokens, both 0 for a text in which nothing is judged."""
+    """What each text costs: nats and tokens, both 0 for a text in which nothing is judged; and how many of the tokens
+    stand for words that the judge does not know."""
 
     nats_N: Array
     tokens_N: Array
+    unknown_N: Array
 
 
 class Judge(Protocol):
@@ -55,13 +57,15 @@ class Fluency:
     `judge_nats_per_token`, and its standard deviation over texts: the mean over texts of each one's nats a token. It is
     what the paper's Tables III and IV call PPL. `judge_ppl` is exp(all nats / all tokens), the judge's perplexity.
     Tokens are the judge's own; `judge_nats_per_word`, all nats over all words, compares judges that cut words
-    differently. `texts` is how many were judged.
+    differently. `judge_unknown_rate` is the share of tokens that stand for a word that the judge does not know.
+    `texts` is how many were judged.
     """
 
     judge_nats_per_token: float
     judge_nats_per_token_std: float
     judge_ppl: float
     judge_nats_per_word: float
+    judge_unknown_rate: float
     texts: int
 
 
@@ -83,6 +87,7 @@ def fluency(costs: Costs, texts: Sequence[str]) -> Fluency:
         judge_nats_per_token_std=float(per_token_N.std()),
         judge_ppl=ppl_bound(float(nats_N.sum()), 0.0, int(tokens_N.sum())),
         judge_nats_per_word=float(nats_N.sum() / words),
+        judge_unknown_rate=float(np.asarray(costs.unknown_N)[judged_N].sum() / tokens_N.sum()),
         texts=int(judged_N.sum()),
     )
 
@@ -106,7 +111,9 @@ class CausalLmJudge:
         nats_N, tokens_N = np.zeros(len(texts)), np.array([max(0, len(row) - 1) for row in ids])
         for batch in _batches([len(row) for row in ids]):
             nats_N[batch] = self._nats([ids[row] for row in batch])
-        return Costs(nats_N, tokens_N)
+        unknown = self._unknown()
+        unknown_id = -1 if unknown is None else int(self.tokenizer.convert_tokens_to_ids(unknown))
+        return Costs(nats_N, tokens_N, np.array([row[1:].count(unknown_id) for row in ids], dtype=np.int64))
 
     def digest(self) -> str:
         """sha256, in hex, of weights and tokenizer."""

@@ -5,6 +5,7 @@ A point is what texts of one length, or drawn at one temperature, came to; a row
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,11 +20,11 @@ from davam.evaluate.paper import paper_generated, paper_generated_rec, paper_sho
 from davam.evaluate.report import Section
 from davam.evaluate.table import NOT_RUN
 
-REAL, REFERENCE = "real test text", "lstm_lm"
+REAL, STRUNG, REFERENCE = "real test text", "real, strung and cut", "lstm_lm"
 PAPER = "paper: GPT-2, Yahoo"
 NONE = "–"
 TRADE = "Fluency against diversity"
-FLUENCY = ("judge_nats_per_token", "judge_nats_per_token_std", "judge_ppl", "judge_nats_per_word")
+FLUENCY = ("judge_nats_per_token", "judge_nats_per_token_std", "judge_ppl", "judge_nats_per_word", "judge_unknown_rate")
 DIVERSITY = (
     "entropy_nats",
     "dist_1",
@@ -35,6 +36,7 @@ DIVERSITY = (
     "vocabulary_mass",
 )
 SHOWN = 3  # samples that a point keeps
+PRICES = (("judge_ppl", 2), ("judge_nats_per_word", 2), ("judge_unknown_rate", 3))  # and their digits in a cell
 COMPARED_WORDS = 5  # a text: of so many words in all, texts of any length are compared
 
 
@@ -204,14 +206,15 @@ def _fluency(tables: TextTables) -> PageTable:
                 str(point.sentences),
                 _with_std(point.measures),
                 _with_std(paper),
-                *(_cell(point, name, 2) for name in ("judge_ppl", "judge_nats_per_word")),
+                *(_cell(point, name, digits) for name, digits in PRICES),
                 _number(row.rec_nats),
                 _number(paper_generated_rec(row.name)),
             ]
         )
     notes = [
-        "Mean and standard deviation over texts of the judge's nats a token: what the paper's table calls PPL. The "
-        "judge's perplexity is exp(all nats / all tokens).",
+        "Mean and standard deviation over texts of the judge's nats a token: what the paper's table calls PPL; the "
+        "standard error is the deviation by the root of the number of texts. The judge's perplexity is exp(all nats / "
+        "all tokens). `judge unknown` is the share of tokens that stand for words that the judge does not know.",
         "`Rec` is the model's own, in nats a test sentence; of a model without latents, -ln p(x).",
     ]
     columns = [
@@ -222,6 +225,7 @@ def _fluency(tables: TextTables) -> PageTable:
         PAPER,
         "judge PPL",
         "judge nats per word",
+        "judge unknown",
         "Rec",
         PAPER,
     ]
@@ -241,7 +245,7 @@ def _diversity(tables: TextTables) -> PageTable:
         "Ent, in nats, Dist-1 and Dist-2 are of all texts of a line as one list of words. They grow or fall with the "
         "number of words, so lines compare at one length and one number of texts.",
         "The vocabulary covered is that of the test texts that are not in the line of real text of that length: their "
-        "different words, and all their words.",
+        "different words, and all their words, of those that the models know.",
     ]
     return PageTable(columns, [*rows, *_not_run(tables, len(columns))], "Table V: diversity by length", notes)
 
@@ -252,7 +256,7 @@ def _trade(tables: TextTables) -> PageTable:
     for row in tables.rows:
         for point in row.of_kind("temperature"):
             temperature = NONE if row.name == REAL else f"{point.setting.value:g}"
-            fluent = [_cell(point, name, 2) for name in ("judge_nats_per_token", "judge_ppl", "judge_nats_per_word")]
+            fluent = [_with_error(point), *(_cell(point, name, digits) for name, digits in PRICES)]
             rows.append([row.name, temperature, str(point.sentences), *fluent, *(_cell(point, n, 3) for n in names)])
     columns = [
         "row",
@@ -261,10 +265,12 @@ def _trade(tables: TextTables) -> PageTable:
         "judge nats per token",
         "judge PPL",
         "judge nats per word",
+        "judge unknown",
         *map(_head, names),
     ]
     notes = [
-        "Texts of any length. The temperature is the decoder's and, where there is one, the prior's.",
+        "Texts of any length. The temperature is the decoder's and, where there is one, the prior's. The nats a token "
+        "are the mean over texts and its standard error.",
         f"Ent, Dist and the vocabulary covered are of a line's first words, {COMPARED_WORDS} a text: the same number "
         "for every line, whatever the lengths of its texts.",
     ]
@@ -272,25 +278,28 @@ def _trade(tables: TextTables) -> PageTable:
 
 
 def _matched(tables: TextTables) -> PageTable:
-    """Every swept row at the diversity of real text, and at that of the language model as it is."""
-    targets = []
-    for name in (REAL, REFERENCE):
-        points = next((row.of_kind("temperature") for row in tables.rows if row.name == name), [])
-        as_it_is = next((point for point in points if point.setting.value == 1.0), None)
-        for measure in ("dist_2", "entropy_nats"):
-            if as_it_is is not None and measure in as_it_is.measures:
-                targets.append((name, measure, as_it_is.measures[measure]))
+    """Every swept row at the diversity of real text, and at that of the language model at each of its temperatures."""
+    points = {row.name: row.of_kind("temperature") for row in tables.rows}
+    beside = [(REAL, point) for point in points.get(REAL, [])]
+    beside += [(f"{REFERENCE} at {point.setting.value:g}", point) for point in points.get(REFERENCE, [])]
     rows = []
-    for row in tables.rows:
-        points = row.of_kind("temperature")
-        if row.name != REAL and len(points) > 1:
-            rows.append([row.name, *(_number(matched(points, measure, at)) for _, measure, at in targets)])
-    columns = ("row", *(f"at {_head(measure)} {at:.3f} of {name}" for name, measure, at in targets))
+    for measure in ("dist_2", "entropy_nats"):
+        targets = [point.measures.get(measure) for _, point in beside]
+        rows.append([_head(measure), *(_number(target, 3) for target in targets)])
+        for name, swept in points.items():
+            if name != REAL and len(swept) > 1:
+                rows.append([name, *(_number(_at(swept, measure, target)) for target in targets)])
+    columns = ("row", *(f"at that of {name}" for name, _ in beside))
     notes = [
-        f"The judge's nats a token on each row's curve where its diversity is that of the column; {NONE}: not in "
-        "its range of temperatures."
+        f"The judge's nats a token on each row's curve where its Dist-2, and below where its entropy, is that of the "
+        f"column, which the first line has; {NONE}: not in its range of temperatures. One point of a curve says "
+        "little: compare along a line, and with the standard errors above."
     ]
     return PageTable(columns, rows, "At matched diversity", notes)
+
+
+def _at(points: Sequence[Point], measure: str, target: float | None) -> float | None:
+    return None if target is None else matched(points, measure, target)
 
 
 def _by_length(tables: TextTables) -> list[tuple[TextRow, Point]]:
@@ -318,5 +327,12 @@ def _with_std(measures: Mapping[str, float]) -> str:
     return f"{measures[FLUENCY[0]]:.2f}{std}"
 
 
-def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:.2f}"
+def _with_error(point: Point) -> str:
+    if FLUENCY[1] not in point.measures:
+        return _cell(point, FLUENCY[0], 2)
+    error = point.measures[FLUENCY[1]] / math.sqrt(point.sentences)
+    return f"{point.measures[FLUENCY[0]]:.2f} ± {error:.2f}"
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return NONE if value is None else f"{value:.{digits}f}"

@@ -15,7 +15,7 @@ from davam.evaluate.text_tables import Setting
 from davam.execution import Execution
 from davam.nn.choice import Choice
 from davam.recipe import load_recipe
-from pipelines.draws import draws_stage, judged_stage, real_stage
+from pipelines.draws import draws_stage, judged_stage, real_stage, strung_stage
 from pipelines.model import model_stage
 from pipelines.stage import Run, run_stage
 from pipelines.text_tables import judge_source
@@ -38,16 +38,17 @@ def small(built: tuple[Path, subprocess.CompletedProcess[str]]) -> Iterator[Run]
 
 def test_texts_are_drawn_and_judged_once(small: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     judge = judge_source(str(causal_lm_folder(tmp_path)), False)
-    for stage, lengths in ((draws_stage(SETTINGS), 12), (real_stage(SETTINGS), 12)):
+    for stage, lengths in ((draws_stage(SETTINGS), 12), (real_stage(SETTINGS), 12), (strung_stage(SETTINGS[:1]), 12)):
         texts = run_stage(stage, small)
         judged = run_stage(judged_stage(stage, judge), small)
-        table = small.store.read_table(judged, "judged/1").sort_by(ORDER)
+        table = small.store.read_table(judged, "judged/2").sort_by(ORDER)
         of_length = [row for row in table.to_pylist() if row["setting"] == 0]
         assert {len(row["text"].split()) for row in of_length} <= {4}
         assert len(of_length) <= lengths
         costs = load_judge(judge.name)(table["text"].to_pylist())
         assert table["nats"].to_pylist() == pytest.approx(costs.nats_N.tolist(), rel=1e-4)
         assert table["tokens"].to_pylist() == costs.tokens_N.tolist()
+        assert table["unknown"].to_pylist() == costs.unknown_N.tolist()
         capsys.readouterr()
         assert run_stage(stage, small) == texts
         assert run_stage(judged_stage(stage, judge), small) == judged
@@ -66,7 +67,8 @@ def test_drawn_texts_are_those_of_the_library(small: Run) -> None:
     model = davam.load(small.store.artifact_uri(stage.name, stage.fingerprint(small.recipe)))
     four = model.sample(12, seed=0, sampling=davam.Sampling(min_length=4, max_length=4)).texts
     choice = Choice(temperature=0.7)
-    warm = model.sample(300, seed=0, sampling=davam.Sampling(prior=choice, decoder=choice)).texts
+    sampling = davam.Sampling(prior=choice, decoder=choice)
+    warm = model.sample_ids(range(12, 312), seed=0, sampling=sampling).texts
     assert table["text"].to_pylist() == four + warm
 
 
@@ -83,7 +85,7 @@ def test_the_tables_are_made_once(tmp_path: Path) -> None:
     assert "Left out: length 40, more than data.max_tokens=32." in done.stdout
     assert "Judge: the project's own" in done.stdout
     twin = json.loads((tmp_path / "tables" / "text_tables-tiny-own.json").read_text("utf-8"))
-    assert [row["name"] for row in twin["rows"]] == ["real test text", "lstm_lm", "vae_attn"]
+    assert [row["name"] for row in twin["rows"]] == ["real test text", "real, strung and cut", "lstm_lm", "vae_attn"]
     assert (tmp_path / "tables" / "text_tables-tiny-own.html").exists()
     again = run(*arguments, script="text_tables")
     assert again.returncode == 0, again.stderr

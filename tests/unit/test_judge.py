@@ -73,8 +73,9 @@ def test_without_bos_the_first_token_is_given(tmp_path: Path) -> None:
 
 
 def test_unknown_words_are_the_judges_own(folder: Path, judge: CausalLmJudge, tmp_path: Path) -> None:
-    spelled = judge(["the <unk> runs", "the _UNK runs", "the zebra runs"]).nats_N
-    assert spelled == pytest.approx([spelled[0]] * 3, rel=1e-6)
+    costs = judge(["the <unk> runs", "the _UNK runs", "the zebra runs", "the dog runs"])
+    assert costs.nats_N[:3] == pytest.approx([costs.nats_N[0]] * 3, rel=1e-6)
+    assert costs.unknown_N.tolist() == [1, 1, 1, 0]
     own = causal_lm_folder(tmp_path)
     path = own / "tokenizer_config.json"
     settings = json.loads(path.read_text("utf-8")) | {"unk_token": None}
@@ -82,6 +83,7 @@ def test_unknown_words_are_the_judges_own(folder: Path, judge: CausalLmJudge, tm
     # Without an unknown of its own the end of text takes its place, as in GPT-2.
     model = load_causal_lm(str(own))
     assert model._ids(["the <unk>"])[0][-1] == EOS_ID
+    assert model(["the <unk>", "the dog"]).unknown_N.tolist() == [1, 0]
     assert judge._ids(["the <unk>"])[0][-1] == UNK_ID
 
 
@@ -96,8 +98,8 @@ def test_blank_texts_cost_nothing_and_are_left_out(judge: CausalLmJudge) -> None
 
 def test_fluency_by_hand() -> None:
     # Two texts of 2 and 1 nats a token; of 6 nats in all, 4 tokens and 3 words.
-    costs = Costs(np.array([4.0, 2.0, 0.0]), np.array([2, 2, 0]))
-    assert fluency(costs, ["a b", "c", ""]) == Fluency(1.5, 0.5, pytest.approx(math.exp(6 / 4)), 2.0, 2)
+    costs = Costs(np.array([4.0, 2.0, 0.0]), np.array([2, 2, 0]), np.array([0, 1, 0]))
+    assert fluency(costs, ["a b", "c", ""]) == Fluency(1.5, 0.5, pytest.approx(math.exp(6 / 4)), 2.0, 0.25, 2)
     with pytest.raises(DataError, match=r"^fluency: 3 costs for 1 texts; pass one for each$"):
         fluency(costs, ["a b"])
 
@@ -158,12 +160,13 @@ class TestFamilyJudge:
         model.init_weights(0)
         return FamilyJudge(model, tokenizer)
 
-    def test_a_text_costs_its_words_and_its_end(self, judge: FamilyJudge) -> None:
+    def test_a_text_costs_its_words_without_an_end(self, judge: FamilyJudge) -> None:
         # All output weights 0: each of the 12 symbols has the same chance.
         for weight in judge.core.output.parameters():
             weight.data.zero_()
         costs = judge([*TEXTS, ""])
-        assert costs.tokens_N.tolist() == [4, 13, 2, 3, 3, 4, 0]
+        assert costs.tokens_N.tolist() == [3, 12, 1, 2, 2, 3, 0]
+        assert costs.unknown_N.tolist() == [0, 0, 0, 1, 0, 0, 0]  # zebra
         assert costs.nats_N == pytest.approx(costs.tokens_N * math.log(12), rel=1e-6)
 
     def test_company_and_padding_never_count(self, judge: FamilyJudge) -> None:

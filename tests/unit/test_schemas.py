@@ -30,7 +30,7 @@ COLUMNS = {
     ],
     "frozen/1": ["id", "text", "label"],
     "draws/1": ["setting", "id", "text"],
-    "judged/1": ["setting", "id", "text", "nats", "tokens"],
+    "judged/2": ["setting", "id", "text", "nats", "tokens", "unknown"],
     "candidates/2": [
         *DRAWN,
         "text_hash",
