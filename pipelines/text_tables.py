@@ -139,12 +139,14 @@ def settings_of(row: Row | None, lengths: Sequence[int], options: argparse.Names
 
 def real_rows(run: Run, judge: JudgeSource, lengths: Sequence[int], options: argparse.Namespace) -> list[TextRow]:
     """Real test text at the same lengths, and of all lengths; and made as long as the models' texts are."""
-    settings, rows = settings_of(None, lengths, options), []
+    settings = settings_of(None, lengths, options)
     fixed = [setting for setting in settings if setting.kind == "length"]
-    for name, stage, taken in ((REAL, real_stage, settings), (STRUNG, strung_stage, fixed)):
-        say(f"row {name}")
-        rows.append(TextRow(name, points_of(run, stage(taken), judge, taken)))
-    return rows
+    say(f"row {REAL}")
+    real = points_of(run, real_stage(settings), judge, settings, real_texts_beside(run, settings))
+    say(f"row {STRUNG}")
+    # It covers nothing: the words to be covered are those that it is made of.
+    cut = points_of(run, strung_stage(fixed), judge, fixed, [[] for _ in fixed])
+    return [TextRow(REAL, real), TextRow(STRUNG, cut)]
 
 
 def row_of(
@@ -158,16 +160,19 @@ def row_of(
     scored = row.run.store.find(EVALUATE.name, EVALUATE.fingerprint(recipe))
     measures: dict[str, float] = {} if scored is None else scored.metrics
     settings = settings_of(row, lengths, options)
-    points = points_of(row.run, draws_stage(settings), judge, settings)
+    beside = real_texts_beside(row.run, settings)
+    points = points_of(row.run, draws_stage(settings), judge, settings, beside)
     return TextRow(row.name, points, measures.get("rec_nats", measures.get("nll_nats")))
 
 
-def points_of(run: Run, texts: Stage, judge: JudgeSource, settings: Sequence[Setting]) -> list[Point]:
-    """The measures of every setting's texts, which are made and judged now unless they are there."""
+def points_of(
+    run: Run, texts: Stage, judge: JudgeSource, settings: Sequence[Setting], real_texts: Sequence[Sequence[str]]
+) -> list[Point]:
+    """The measures of every setting's texts, which are made and judged now unless they are there; each setting has its
+    own real texts beside it."""
     run_stage(texts, run)
     order = [("setting", "ascending"), ("id", "ascending")]
     table = run.store.read_table(run_stage(judged_stage(texts, judge), run), "judged/2").sort_by(order)
-    real_texts = real_texts_beside(run, settings)
     points = []
     for number, setting in enumerate(settings):
         part = table.filter(pc.equal(table["setting"], number))
