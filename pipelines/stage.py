@@ -30,7 +30,7 @@ DEFAULT_PRESETS = "recommended,tiny,brief"
 # What --force can name: the stages of all programs, as one program hands the option on to another.
 STAGES = (
     *("tokens", "pretraining", "stage_one", "codes", "stage_two", "samples", "evaluate", "faithfulness", "report"),
-    *("selection", "judge", "draws", "real", "judged", "frozen", "subset", "augment_cell"),
+    *("selection", "judge", "draws", "real", "strung", "judged", "frozen", "subset", "augment_cell"),
 )
 Number = TypeVar("Number", int, float)
 
