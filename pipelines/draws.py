@@ -78,14 +78,8 @@ def real_stage(settings: Sequence[Setting]) -> Stage:
         columns = ["id", "length", "text"]
         test = run.store.read_table(inputs["tokens"], "tokens/1", split="test", columns=columns).sort_by("id")
         length_N = test["length"].to_numpy() - 1  # without the end
-        parts = [SCHEMAS["draws/1"].empty_table()]
-        for number, setting in enumerate(settings):
-            taken = test.take(real_places(length_N, setting))
-            numbered = {"setting": [number] * len(taken), "id": taken["id"], "text": taken["text"]}
-            parts.append(pa.table(numbered).cast(SCHEMAS["draws/1"]))
-        table = pa.concat_tables(parts)
-        write_table(fs.join(attempt.uri, "texts.parquet"), table)
-        return Built({"rows": table.num_rows})
+        taken = [test.take(real_places(length_N, setting)) for setting in settings]
+        return _written(attempt, [(part["id"].to_pylist(), part["text"].to_pylist()) for part in taken])
 
     return Stage("real", 1, lambda recipe: (TOKENS,), uses, build)
 
@@ -102,15 +96,12 @@ def strung_stage(settings: Sequence[Setting]) -> Stage:
         test = run.store.read_table(inputs["tokens"], "tokens/1", split="test", columns=["id", "tokens"]).sort_by("id")
         tokenizer = read_tokenizer(run.store.uri, inputs["tokens"])
         tokens = [row[:-1] for row in test["tokens"].to_pylist()]
-        parts = [SCHEMAS["draws/1"].empty_table()]
+        found = []
         for number, setting in enumerate(settings):
             order = np.random.default_rng([run.recipe.seed, number]).permutation(len(tokens))
-            texts = tokenizer.decode(strung((tokens[place] for place in order), int(setting.value), setting.sentences))
-            numbered = {"setting": [number] * len(texts), "id": range(len(texts)), "text": texts}
-            parts.append(pa.table(numbered).cast(SCHEMAS["draws/1"]))
-        table = pa.concat_tables(parts)
-        write_table(fs.join(attempt.uri, "texts.parquet"), table)
-        return Built({"rows": table.num_rows})
+            cut = strung((tokens[place] for place in order), int(setting.value), setting.sentences)
+            found.append((range(len(cut)), tokenizer.decode(cut)))
+        return _written(attempt, found)
 
     return Stage("strung", 1, lambda recipe: (TOKENS,), uses, build)
 
@@ -166,6 +157,17 @@ def sampling_of(setting: Setting, recipe: Recipe) -> Sampling:
         return Sampling(min_length=int(setting.value), max_length=int(setting.value))
     choice = Choice(temperature=setting.value)
     return Sampling(decoder=choice) if is_language_model(recipe.model) else Sampling(prior=choice, decoder=choice)
+
+
+def _written(attempt: Attempt, found: Sequence[tuple[Sequence[int], Sequence[str]]]) -> Built:
+    """Ids and texts of each setting, as one file."""
+    parts = [SCHEMAS["draws/1"].empty_table()]
+    for number, (ids, texts) in enumerate(found):
+        numbered = {"setting": [number] * len(texts), "id": ids, "text": texts}
+        parts.append(pa.table(numbered).cast(SCHEMAS["draws/1"]))
+    table = pa.concat_tables(parts)
+    write_table(fs.join(attempt.uri, "texts.parquet"), table)
+    return Built({"rows": table.num_rows})
 
 
 def _id_blocks(settings: Sequence[Setting], rows: int) -> list[pa.Table]:

@@ -29,6 +29,7 @@ VALID_PERPLEXITIES = ("ppl_exact", "ppl_bound", "ppl_iw")
 
 def uses(recipe: Recipe) -> dict[str, Any]:
     """Whether the corpus is the embedded one, which has a floor and a recogniser; and how many draws a score takes."""
+    # Stores may hold scores by draws from the posterior alone, which had no proposal here.
     draws = {"importance_draws": recipe.importance_draws, "proposal": "mixture"} if recipe.importance_draws else {}
     return {"grammar": isinstance(recipe.data, GrammarData)} | draws
 

@@ -56,7 +56,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
 
 def build_worker(task: Any) -> tuple[Trainable, Rows, Rows]:
     """A worker's untrained language model, without labels, and its rows."""
-    tokenizer, splits = read(task)
+    tokenizer, splits = tokenizer_and_texts(task)
     most = task.recipe.data.max_tokens
     train, selection = (_rows(tokenizer, splits[name], most) for name in ("train", "valid"))
     return stage_one_module(task.recipe, tokenizer.vocab_size), train, selection
@@ -64,12 +64,12 @@ def build_worker(task: Any) -> tuple[Trainable, Rows, Rows]:
 
 def text_model(task: Any, module: Trainable) -> TextModel:
     """The trained judge as a model."""
-    model = TextModel(task.recipe.model, None, read(task)[0], task.recipe.data.max_tokens)
+    model = TextModel(task.recipe.model, None, tokenizer_and_texts(task)[0], task.recipe.data.max_tokens)
     model.core.load_state_dict(module.state_dict())
     return model
 
 
-def read(task: Any) -> tuple[TextTokenizer, dict[str, list[str]]]:
+def tokenizer_and_texts(task: Any) -> tuple[TextTokenizer, dict[str, list[str]]]:
     """The judge's tokenizer, and the sentences that it learns from (`train`) and is selected by (`valid`)."""
     table = Store(task.execution.store).read_table(task.inputs["tokens"], "tokens/1", split="valid", columns=["text"])
     splits: dict[str, list[str]] = {"train": [], "valid": []}

@@ -35,7 +35,7 @@ from davam.evaluate.text_tables import (
 from davam.families import family_of
 from davam.recipe import load_recipe
 from pipelines.draws import _id_blocks, real_stage, sampling_of, strung
-from pipelines.judge import JUDGE, read
+from pipelines.judge import JUDGE, tokenizer_and_texts
 from pipelines.stage import require
 from pipelines.table_two import ROWS, open_row
 from pipelines.text_tables import (
@@ -234,7 +234,7 @@ class TestSettings:
             taken = [row["text"] for row in drawn if row["setting"] == number]
             assert sorted([*taken, *others]) == texts
 
-    def test_strung_text_is_whole_sentences_and_a_cut_one(self, tmp_path: Path) -> None:
+    def test_strung_text_is_whole_sentences_and_a_cut_one(self) -> None:
         assert strung([[1, 2], [3], [4, 5, 6], [7]], 3, 9) == [[1, 2, 3], [4, 5, 6]]
         assert strung([[1, 2], [3, 4], [5], [6, 7]], 3, 1) == [[1, 2, 3]]
         assert strung([[1, 2]], 3, 1) == []
@@ -283,7 +283,8 @@ class TestJudges:
         write_table(f"{attempt.uri}/split=valid/a.parquet", pa.table(columns).cast(SCHEMAS["tokens/1"]))
         run.store.commit(attempt, version=1, recipe={}, inputs={}, counts={}, metrics={}, provenance={})
         manifest = run.store.find("tokens", "a" * 64)
-        tokenizer, splits = read(Mock(recipe=run.recipe, execution=run.execution, inputs={"tokens": manifest}))
+        task = Mock(recipe=run.recipe, execution=run.execution, inputs={"tokens": manifest})
+        tokenizer, splits = tokenizer_and_texts(task)
         assert sorted([*splits["train"], *splits["valid"]]) == sorted(texts)
         assert splits["valid"]
         known = {word for text in splits["train"] for word in text.split() if word.startswith("word")}
