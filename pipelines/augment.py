@@ -66,7 +66,8 @@ from pipelines.stage import Run, explain, guarded, numbers, open_run, parser, ru
 from pipelines.stage_one import STAGE_ONE
 from pipelines.tokens import TOKENS
 
-CELL_STAGE, TEXTS_STAGE, VERSION = "augment_cell", "augment_texts", 2
+CELL_STAGE, CELL_VERSION = "augment_cell", 2
+TEXTS_STAGE, TEXTS_VERSION = "augment_texts", 3
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class Condition:
             ratio=self.ratio,
             texts_uri=texts_uri,
         )
-        return Piece(CELL_STAGE, VERSION, recipe, self.inputs, make)
+        return Piece(CELL_STAGE, CELL_VERSION, recipe, self.inputs, make)
 
 
 def augment(options: argparse.Namespace) -> None:
@@ -321,7 +322,7 @@ def texts_piece(study: Study, condition: Condition, uris: Mapping[str, str]) -> 
         recipe |= condition.generator.sampling
         model, sampling = uris[condition.generator.identity], given.samples.sampling
         write = partial(sample, setting=setting, model_uri=model, sampling=sampling, ratio=most)
-    return Piece(TEXTS_STAGE, VERSION, recipe, inputs, write)
+    return Piece(TEXTS_STAGE, TEXTS_VERSION, recipe, inputs, write)
 
 
 def require_built(piece: Piece, store: Store) -> Manifest:
@@ -334,7 +335,7 @@ def require_built(piece: Piece, store: Store) -> Manifest:
 
 def results_identity(conditions: Sequence[Condition]) -> str:
     """The fingerprint of an experiment: that of all its cells, so of corpora, recipes and seeds as well."""
-    return fingerprint("augment", VERSION, {"cells": [each.piece().fingerprint for each in conditions]}, {})
+    return fingerprint("augment", CELL_VERSION, {"cells": [each.piece().fingerprint for each in conditions]}, {})
 
 
 def report(study: Study, tokens: Manifest, conditions: Sequence[Condition]) -> None:

@@ -65,7 +65,7 @@ def draws_stage(settings: Sequence[Setting]) -> Stage:
             batch.write(drawn, attempt.uri, by_split=False)
         return Built({"rows": attempt.rows()})
 
-    return Stage("draws", 2, lambda recipe: (model_stage(recipe),), uses, build)
+    return Stage("draws", 3, lambda recipe: (model_stage(recipe),), uses, build)
 
 
 def real_stage(settings: Sequence[Setting]) -> Stage:

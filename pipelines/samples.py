@@ -41,7 +41,7 @@ def build(run: Run, inputs: dict[str, Manifest], attempt: Attempt) -> Built:
     return Built({"rows": attempt.rows()}, busy_s=spent_s)
 
 
-SAMPLES = Stage("samples", 3, lambda recipe: (model_stage(recipe),), uses, build)
+SAMPLES = Stage("samples", 4, lambda recipe: (model_stage(recipe),), uses, build)
 
 if __name__ == "__main__":
     sys.exit(main(SAMPLES))

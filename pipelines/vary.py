@@ -23,7 +23,7 @@ from davam.log import result, say
 from pipelines.model import open_model
 from pipelines.stage import add_execution, connect, execution_of, guarded
 
-STAGE, VERSION = "vary", 1
+STAGE, VERSION = "vary", 2
 BATCH_ROWS = 4096  # of variations that an actor holds at once
 
 

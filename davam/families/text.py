@@ -262,8 +262,10 @@ class TextFamily(Trainable):
 
 
 def barred_words(sampling: Sampling, step: int) -> tuple[int, ...]:
-    """The words that may not come at this step."""
-    return ((EOS_ID,) if step < sampling.min_length else ()) + (() if sampling.unknown else (UNK_ID,))
+    """What may not come at this step: the end of a text that is too short yet, <unk> where it is not wanted, and ever
+    what pads and begins a text, which would vanish from it."""
+    wanted = () if sampling.unknown else (UNK_ID,)
+    return (PAD_ID, BOS_ID, *((EOS_ID,) if step < sampling.min_length else ()), *wanted)
 
 
 def check_gaussian_choice(kind: str, choice: Choice) -> None:

@@ -9,7 +9,7 @@ from davam.data.artifacts import fingerprint
 from davam.quality.checks import Filters
 from davam.sampling import ANCESTRAL_SAMPLING, Sampling
 
-VERSION = 2  # of the rows: raised when the same settings give other rows
+VERSION = 3  # of the rows: raised when the same settings give other rows
 
 
 class Spec(Frozen):

@@ -10,6 +10,7 @@ import davam
 from davam.config import differing_keys
 from davam.data import grammar
 from davam.data.batches import Rows, take_slice
+from davam.data.tokenizer import BOS_ID, PAD_ID
 from davam.errors import DataError
 from davam.families.text import Latents
 from davam.nn.choice import Choice
@@ -169,6 +170,13 @@ def test_a_length_is_kept_by_every_family(model: davam.TextModel) -> None:
     lengths = {len(row) - 1 for row in ranged.tokens}
     assert min(lengths) >= 3
     assert max(lengths) == 9
+
+
+def test_what_pads_and_begins_a_text_is_never_drawn(model: davam.TextModel) -> None:
+    hot = Sampling(decoder=Choice(temperature=1000.0), min_length=7, max_length=7)
+    samples = model.sample(200, sampling=hot)
+    assert not {PAD_ID, BOS_ID} & {word for row in samples.tokens for word in row}
+    assert {len(text.split()) for text in samples.texts} == {7}
 
 
 def test_a_choice_that_the_prior_does_not_have(model: davam.TextModel) -> None:
