@@ -4,21 +4,26 @@ Where a code is a function of its word, z = c(x), a softmax over the words of z_
 p(x) = p(c(x)) p(x | c(x)). A position then costs as many products as its code has words, V/K on average, not V.
 
 Legend: B rows, N positions, C channels, V words, K codes, M words of a code, L logits of all positions, one position
-after the other, G codes that are there, P rows in the order of their codes, some of them twice, R rows of one width.
+after the other, G codes that are there, R rows of one width.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from davam.nn.block import filled_count
 from davam.nn.choice import Choice, draw
 
-NARROWEST = 16  # logits of a drawn row, at least: rows are padded to powers of two that depend on their code alone
+# Logits of a drawn row: it is padded to the first of these that has room for the words of its code, whatever rows are
+# drawn beside it.
+WIDTHS = tuple(64 * 4**level for level in range(12))
+# Said once a process of any CSR tensor; the one product that is asked of them here is tested against a dense one.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
 @dataclass(frozen=True)
@@ -156,60 +161,52 @@ def restricted_draw(
     A row's result depends on its own numbers alone, not on the rows beside it.
     """
     clusters = words.clusters
-    logit_L, first_B = _logits_by_code(h_BC, words, code_B)
-    word_B, nats_B = torch.empty_like(code_B), torch.empty_like(uniform_B)
-    count_B = clusters.count_K[code_B]
-    width_B = torch.tensor([_width(count) for count in count_B.tolist()], device=code_B.device)
-    for width in width_B.unique().tolist():
-        rows = (width_B == width).nonzero().squeeze(1)
-        step_M = torch.arange(width, device=rows.device)
+    first_B, count_B = clusters.first_K1[code_B], clusters.count_K[code_B]
+    logit_L, start_B = _own_logits(h_BC, words, first_B, count_B)
+    place_B, nats_B = torch.empty_like(code_B), torch.empty_like(uniform_B)
+    level_B = torch.bucketize(count_B, torch.tensor(WIDTHS, device=count_B.device))
+    for level in level_B.unique().tolist():
+        rows = (level_B == level).nonzero().squeeze(1)
+        step_M = torch.arange(WIDTHS[level], device=rows.device)
         real_RM = step_M < count_B[rows, None]
-        logits_RM = logit_L[(first_B[rows, None] + step_M).clamp_max(len(logit_L) - 1)]
-        place_RM = clusters.first_K1[code_B[rows], None] + step_M
-        word_RM = clusters.order_V[place_RM.clamp_max(len(clusters.order_V) - 1)]
-        allowed_RM = real_RM.clone()
-        for word in barred:
-            allowed_RM &= word_RM != word
-        # A code without any other word has to be decoded all the same.
-        allowed_RM |= real_RM & ~allowed_RM.any(1, keepdim=True)
-        picked_R, nats_R = _draw_allowed(logits_RM, real_RM, allowed_RM, uniform_B[rows], choice)
-        word_B[rows] = word_RM.gather(1, picked_R[:, None]).squeeze(1)
-        nats_B[rows] = nats_R
-    return word_B, nats_B
+        own_RM = (start_B[rows, None] + step_M).clamp_max(len(logit_L) - 1)
+        logits_RM = logit_L[own_RM].masked_fill(~real_RM, -math.inf)
+        if barred:
+            word_RM = clusters.order_V[(first_B[rows, None] + step_M).clamp_max(len(clusters.order_V) - 1)]
+            picked_R, nats_B[rows] = _draw_allowed(logits_RM, word_RM, barred, uniform_B[rows], choice)
+        else:
+            picked_R, nats_B[rows] = draw(logits_RM, uniform_B[rows], choice)
+        place_B[rows] = first_B[rows] + picked_R
+    return clusters.order_V[place_B], nats_B
 
 
-def _logits_by_code(h_BC: Tensor, words: CodeWords, code_B: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits of each row's code's words, and where a row's begin: (logit_L, first_B). Rows of one code are
-    multiplied together, as many as round a row the same way in any company."""
-    order_B = torch.argsort(code_B, stable=True)
-    code_G, count_G = code_B[order_B].unique_consecutive(return_counts=True)
-    filled_G, width_G = filled_count(count_G, len(code_B), code_B.device), words.clusters.count_K[code_G]
-    row_G, place_G, logit_G = (size_G.cumsum(0) - size_G for size_G in (count_G, filled_G, filled_G * width_G))
-    group_P = torch.arange(len(code_G), device=code_B.device).repeat_interleave(filled_G)
-    within_P = torch.arange(len(group_P), device=code_B.device) - place_G[group_P]
-    h_PC = h_BC[order_B[row_G[group_P] + torch.minimum(within_P, count_G[group_P] - 1)]]
-    logit_L = h_BC.new_empty(int((filled_G * width_G).sum()))
-    starts_G = words.clusters.first_K1[code_G]
-    for place, filled, start, width, logit in torch.stack([place_G, filled_G, starts_G, width_G, logit_G], 1).tolist():
-        weight_MC, bias_M = words.weight_VC[start : start + width], words.bias_V[start : start + width]
-        out_RM = logit_L[logit : logit + filled * width].view(filled, width)
-        torch.addmm(bias_M, h_PC[place : place + filled], weight_MC.T, out=out_RM)
-    group_B = torch.arange(len(code_G), device=code_B.device).repeat_interleave(count_G)
-    within_B = torch.arange(len(code_B), device=code_B.device) - row_G[group_B]
-    first_B = torch.empty_like(order_B)
-    first_B[order_B] = logit_G[group_B] + within_B * width_G[group_B]
-    return logit_L, first_B
+def _own_logits(h_BC: Tensor, words: CodeWords, first_B: Tensor, count_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits of the count_B words from first_B on, one row after the other, and where a row's begin: (logit_L,
+    start_B). Each is one product of two vectors, which other rows have no part in."""
+    end_B = count_B.cumsum(0)
+    start_B = end_B - count_B
+    size = int(end_B[-1])
+    place_L = torch.arange(size, device=h_BC.device) + (first_B - start_B).repeat_interleave(count_B, output_size=size)
+    wanted_BV = torch.sparse_csr_tensor(
+        F.pad(end_B, (1, 0)),
+        place_L,
+        words.bias_V[place_L],
+        size=(len(h_BC), len(words.bias_V)),
+        check_invariants=False,
+    )
+    return torch.sparse.sampled_addmm(wanted_BV, h_BC, words.weight_VC.T).values(), start_B
 
 
 def _draw_allowed(
-    logits_RM: Tensor, real_RM: Tensor, allowed_RM: Tensor, uniform_R: Tensor, choice: Choice
+    logits_RM: Tensor, word_RM: Tensor, barred: Sequence[int], uniform_R: Tensor, choice: Choice
 ) -> tuple[Tensor, Tensor]:
-    """One of the allowed per row, and its nats among all that are real."""
-    index_R, nats_R = draw(logits_RM.masked_fill(~allowed_RM, -math.inf), uniform_R, choice)
-    barred_nats_R = logits_RM.masked_fill(~real_RM, -math.inf).logsumexp(1) - logits_RM.masked_fill(
-        ~allowed_RM, -math.inf
-    ).logsumexp(1)
-    return index_R, nats_R + barred_nats_R
+    """One of the words that are not barred per row, and its nats among all."""
+    barred_RM = torch.isin(word_RM, torch.tensor(barred, device=word_RM.device))
+    # A code without any other word has to be decoded all the same.
+    barred_RM &= (~barred_RM & (logits_RM > -math.inf)).any(1, keepdim=True)
+    allowed_RM = logits_RM.masked_fill(barred_RM, -math.inf)
+    index_R, nats_R = draw(allowed_RM, uniform_R, choice)
+    return index_R, nats_R + logits_RM.logsumexp(1) - allowed_RM.logsumexp(1)
 
 
 def _groups(first_N: Tensor, count_N: Tensor) -> list[tuple[slice, slice, slice]]:
@@ -222,7 +219,3 @@ def _groups(first_N: Tensor, count_N: Tensor) -> list[tuple[slice, slice, slice]
         groups.append((slice(row, row + rows), slice(first, first + count), slice(logit, logit + rows * count)))
         row, logit = row + rows, logit + rows * count
     return groups
-
-
-def _width(count: int) -> int:
-    return max(NARROWEST, 1 << (count - 1).bit_length())

@@ -123,3 +123,22 @@ def test_a_row_is_drawn_the_same_in_any_company() -> None:
         few_B, few_nats_B = restricted_draw(h_NC[rows], words, code_N[rows], uniform_B[rows], ANCESTRAL)
         assert torch.equal(few_B, all_B[rows])
         assert torch.equal(few_nats_B, nats_B[rows])
+
+
+@pytest.mark.parametrize("barred", [(), (5,)])
+def test_codes_of_one_word_and_of_hundreds_are_drawn_together(barred: tuple[int, ...]) -> None:
+    """Rows are padded to widths that depend on their codes: here to three of them, and some to the last word."""
+    count_K, draws = torch.tensor([1, 64, 65, 256, 300]), torch.Generator().manual_seed(8)
+    code_V = torch.arange(5).repeat_interleave(count_K)[torch.randperm(686, generator=draws)]
+    weight_VC, bias_V = torch.randn(686, CHANNELS, generator=draws), torch.randn(686, generator=draws)
+    h_NC, code_N = torch.randn(200, CHANNELS, generator=draws), torch.arange(5).repeat(40)
+    words = CodeWords.of(Clusters.of(code_V, 5), weight_VC, bias_V)
+    uniform_N = torch.linspace(0, 1 - 2**-24, 200)[torch.randperm(200, generator=draws)]
+    drawn_N, nats_N = restricted_draw(h_NC, words, code_N, uniform_N, ANCESTRAL, barred)
+    assert torch.equal(code_V[drawn_N], code_N)
+    log_p_NV = masked_log_probs(h_NC, weight_VC, bias_V, code_V, code_N)
+    torch.testing.assert_close(nats_N, -log_p_NV.gather(1, drawn_N[:, None]).squeeze(1), atol=1e-5, rtol=1e-4)
+    for rows in (torch.arange(199, -1, -1), torch.arange(3, 14), torch.arange(4, 200, 5)):
+        few_N, few_nats_N = restricted_draw(h_NC[rows], words, code_N[rows], uniform_N[rows], ANCESTRAL, barred)
+        assert torch.equal(few_N, drawn_N[rows])
+        assert torch.equal(few_nats_N, nats_N[rows])
