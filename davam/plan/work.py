@@ -38,7 +38,7 @@ def work_of(recipe: Recipe, corpus: Corpus, workers: int, epochs: Mapping[str, i
         for name, training in recipe.trainings.items()
     }
     prior = [trainings.pop("stage_two")] if recipe.has_codes else []
-    codes = [Work("codes", "rows", rows, workers_for(rows, workers), rows)] if recipe.has_codes else []
+    codes = [Work("codes", "rows", rows, workers_for(rows, workers), rows)] if recipe.discrete else []
     return [
         Work("tokens", "rows", rows, min(workers, corpus.pieces), rows),
         *trainings.values(),

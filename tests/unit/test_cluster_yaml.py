@@ -147,8 +147,10 @@ def test_nodes_ask_for_a_token_and_keep_to_themselves(config: dict[str, Any]) ->
 
 def test_the_launchers_differ_in_the_cloud_alone() -> None:
     aws, gcp = (read(name) for name in LAUNCHERS)
-    own = {"provider", "available_node_types", "initialization_commands", "head_setup_commands"}
+    own = {"provider", "available_node_types", "initialization_commands", "setup_commands", "head_setup_commands"}
     assert {key: aws[key] for key in aws.keys() - own} == {key: gcp[key] for key in gcp.keys() - own}
+    # Stores at gs:// need a package that those at s3:// do not.
+    assert [line.removesuffix(" .") + " '.[gcs]'" for line in aws["setup_commands"]] == gcp["setup_commands"]
 
 
 def test_no_code_is_left_behind(config: dict[str, Any]) -> None:

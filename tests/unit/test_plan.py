@@ -78,9 +78,9 @@ def test_more_seconds_of_work_than_of_the_clock_are_no_start_up_below_zero() -> 
     assert fitted([batch_build(10, 3.0, 8.0)]).fixed_s == 0.0
 
 
-@pytest.mark.parametrize("presets", [TINY, ["davam_q", "tiny"], ["vae", "tiny"], ["vae", "pretraining_fbp", "tiny"]])
-def test_there_is_work_for_every_stage_in_order(presets: list[str]) -> None:
-    recipe = load_recipe(presets)
+@pytest.mark.parametrize("method", ["recommended", "davam_q", "vae", "vae,pretraining_fbp", "abstract", "daps"])
+def test_there_is_work_for_every_stage_in_order(method: str) -> None:
+    recipe = load_recipe([*method.split(","), "tiny"])
     assert [work.stage for work in work_of(recipe, CORPUS, 2)] == [stage.name for stage in plan(recipe)]
 
 
