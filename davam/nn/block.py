@@ -3,8 +3,6 @@
 Legend: B rows of the call, A rows that are still computed: those alive, and a few that fill up the block.
 """
 
-from typing import TypeVar
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,18 +12,12 @@ from torch.nn import functional as F
 # the threads. Elsewhere only products of equal shapes do.
 ROW_MULTIPLE = 16
 
-N = TypeVar("N", int, Tensor)
-
-
-def filled_count(count: N, block_rows: int, device: torch.device) -> N:
-    """How many rows a product over so many of them takes, so that it rounds each the same way in any company: those up
-    to the next multiple on a CPU, elsewhere the whole block."""
-    return count + -count % ROW_MULTIPLE if device.type == "cpu" else 0 * count + block_rows
-
 
 def filled_up(rows: Tensor, block_rows: int) -> Tensor:
-    """Row numbers, with row 0 repeated until there are as many as a product takes."""
-    return F.pad(rows, (0, filled_count(len(rows), block_rows, rows.device) - len(rows)))
+    """Row numbers, with row 0 repeated until there are as many as a product takes to round each the same way in any
+    company: up to the next multiple on a CPU, elsewhere the whole block."""
+    missing = -len(rows) % ROW_MULTIPLE if rows.device.type == "cpu" else block_rows - len(rows)
+    return F.pad(rows, (0, missing))
 
 
 class Block:
