@@ -11,6 +11,7 @@ Legend: B rows, S draws a row, N latents, K codes of each, D code dim.
 """
 
 import math
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -29,6 +30,7 @@ from davam.nn.backbones import LstmEncoder
 from davam.nn.noise import RowNoise, Stream
 from davam.nn.posterior import CodeHead, FactorisedPosterior, mean_state
 from davam.nn.priors.fixed import code_nats
+from davam.objectives import batch_prior
 from davam.policy_search import leave_one_out
 
 BASELINE_DECAY = 0.99  # of the running mean of Rec per token
@@ -59,6 +61,12 @@ class DvaeConfig(CategoricalConfig):
     estimator: EstimatorConfig = Gumbel()
     kl: KlConfig = ConstantKl()
     free_bits: FreeBitsConfig = NoFreeBits()
+    batch_prior_weight: float = Field(
+        0,
+        ge=0,
+        exclude_if=lambda weight: weight == 0,
+        description="of the KL from the batch's mean posterior to the uniform distribution, which keeps codes in use",
+    )
 
 
 class Dvae(CategoricalFamily):
@@ -93,8 +101,14 @@ class Dvae(CategoricalFamily):
         """Rec plus the weighted KL, summed over rows, with the estimator's gradient; sums of the measures."""
         estimator = self.config.estimator
         if isinstance(estimator, Gumbel):
-            return self._relaxed(batch, posterior, clock, noise, estimator)
-        return self._scored(batch, posterior, clock, noise, estimator)
+            terms = self._relaxed(batch, posterior, clock, noise, estimator)
+        else:
+            terms = self._scored(batch, posterior, clock, noise, estimator)
+        if self.config.batch_prior_weight > 0:
+            spread_B = batch_prior(posterior.logq_BNK, batch.weight_B, clock.all_reduce)
+            spread_sum = (spread_B * batch.weight_B).sum()
+            terms = replace(terms, loss_sum=terms.loss_sum + self.config.batch_prior_weight * spread_sum)
+        return terms
 
     def after_step(self, terms: StepTerms, batch: Batch, clock: Clock, picks: object, workers: Workers) -> None:
         """The averages of the features follow them, and the baseline of single draws what they cost per token."""
