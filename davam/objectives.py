@@ -1,6 +1,6 @@
 """Schedules and weights of the training objectives: pure functions of how far training is, and of the KL.
 
-Legend: B rows, D latent dim, N categorical latents, K codes of each. KL in nats.
+Legend: B rows, S draws a row, D latent dim, N categorical latents, K codes of each. KL in nats.
 """
 
 from collections.abc import Callable
@@ -57,14 +57,14 @@ def free_bits_by_batch(
     return kl_B * (total > target_nats * rows)
 
 
-def batch_prior(logq_BNK: Tensor, weight_B: Tensor, all_reduce: Callable[[Tensor], Tensor]) -> Tensor:
+def batch_prior(logq_BSNK: Tensor, weight_B: Tensor, all_reduce: Callable[[Tensor], Tensor]) -> Tensor:
     """A row's part of KL(mean posterior of the global batch || uniform), summed over latents, spread_B.
 
     The batch prior regularization of Zhao et al. (2018). Weighed over all rows, value and gradient are those of the KL
     times the rows, since the gradient through ln of the mean sums to zero.
     """
-    q_BNK = logq_BNK.exp()
+    q_BNK = logq_BSNK.exp().mean(1)
     total_NK = all_reduce((q_BNK.detach() * weight_B[:, None, None]).sum(0))
     mean_NK = total_NK / all_reduce(weight_B.sum()[None])
-    relative_NK = (mean_NK * logq_BNK.shape[-1]).clamp_min(torch.finfo(mean_NK.dtype).tiny)  # 0 times ln 0 is 0
+    relative_NK = (mean_NK * mean_NK.shape[-1]).clamp_min(torch.finfo(mean_NK.dtype).tiny)  # 0 times ln 0 is 0
     return (q_BNK * relative_NK.log()).sum((1, 2))

@@ -31,7 +31,7 @@ from davam.nn.noise import RowNoise, Stream
 from davam.nn.posterior import CodeHead, Posterior
 from davam.nn.priors import Prior
 from davam.nn.priors.fixed import LatentPriorConfig, UniformPriorConfig, code_nats, fixed_length_prior
-from davam.objectives import decayed
+from davam.objectives import batch_prior, decayed
 from davam.sampling import Sampling
 
 WEIGHED_TOGETHER = 16  # draws a row that are decoded at once
@@ -66,6 +66,12 @@ class CategoricalConfig(TextConfig, CodesConfig, TransformerPart):
     )
     still_epochs: int = Field(
         1, ge=0, description="warm-up in which the posterior stands still, and the decoder learns to read its codes"
+    )
+    batch_prior_weight: float = Field(
+        0,
+        ge=0,
+        exclude_if=lambda weight: weight == 0,
+        description="of the KL from the batch's mean posterior to the uniform distribution, which keeps codes in use",
     )
 
     @property
@@ -236,6 +242,12 @@ class CategoricalFamily(CodeFamily):
         feature_BSNC = posterior.features(codes_BSN)
         logq_BSNK = posterior.log_probs(feature_BSNC).expand_as(logp_BSNK)
         return Drawn(codes_BSN, feature_BSNC, rec_sum, rec_M.view(-1, draws), logq_BSNK, logp_BSNK)
+
+    def spread(self, logq_BSNK: Tensor, batch: Batch, clock: Clock) -> Tensor:
+        """What each row pays for codes that the texts of a batch seldom or often have, spread_B."""
+        if self.config.batch_prior_weight == 0:
+            return torch.zeros_like(batch.weight_B)
+        return self.config.batch_prior_weight * batch_prior(logq_BSNK, batch.weight_B, clock.all_reduce)
 
     def _codes(self, posterior: Posterior, uniform_BSN: Tensor) -> Tensor:
         return posterior.draw(uniform_BSN.to(self.code_table_TD.device))

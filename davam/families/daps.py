@@ -90,8 +90,8 @@ class Daps(CategoricalFamily):
         drawn = self.drawn(batch, posterior, self.draw_codes(posterior, noise, self.config.draws), noise)
         reach = self._reach(drawn, batch, clock)
         q_nats_BS = code_nats(drawn.logq_BSNK, drawn.codes_BSN).sum(-1)
-        encoder_B = (reach.weight_BS * q_nats_BS).sum(1)
-        # The encoder is moved by its weighted likelihood alone; of this KL only the prior feels the gradient.
+        encoder_B = (reach.weight_BS * q_nats_BS).sum(1) + self.spread(drawn.logq_BSNK, batch, clock)
+        # The encoder is moved by its weighted likelihood and the batch prior; this KL is for the prior alone.
         kl_B = kl_of(drawn.logq_BSNK.detach(), drawn.logp_BSNK).sum(-1).mean(1)
         loss_sum = drawn.rec_sum + ((encoder_B + kl_B) * batch.weight_B).sum()
         rows = batch.weight_B.sum()

@@ -11,7 +11,6 @@ Legend: B rows, S draws a row, N latents, K codes of each, D code dim.
 """
 
 import math
-from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -30,7 +29,6 @@ from davam.nn.backbones import LstmEncoder
 from davam.nn.noise import RowNoise, Stream
 from davam.nn.posterior import CodeHead, FactorisedPosterior, mean_state
 from davam.nn.priors.fixed import code_nats
-from davam.objectives import batch_prior
 from davam.policy_search import leave_one_out
 
 BASELINE_DECAY = 0.99  # of the running mean of Rec per token
@@ -61,12 +59,6 @@ class DvaeConfig(CategoricalConfig):
     estimator: EstimatorConfig = Gumbel()
     kl: KlConfig = ConstantKl()
     free_bits: FreeBitsConfig = NoFreeBits()
-    batch_prior_weight: float = Field(
-        0,
-        ge=0,
-        exclude_if=lambda weight: weight == 0,
-        description="of the KL from the batch's mean posterior to the uniform distribution, which keeps codes in use",
-    )
 
 
 class Dvae(CategoricalFamily):
@@ -101,14 +93,8 @@ class Dvae(CategoricalFamily):
         """Rec plus the weighted KL, summed over rows, with the estimator's gradient; sums of the measures."""
         estimator = self.config.estimator
         if isinstance(estimator, Gumbel):
-            terms = self._relaxed(batch, posterior, clock, noise, estimator)
-        else:
-            terms = self._scored(batch, posterior, clock, noise, estimator)
-        if self.config.batch_prior_weight > 0:
-            spread_B = batch_prior(posterior.logq_BNK, batch.weight_B, clock.all_reduce)
-            spread_sum = (spread_B * batch.weight_B).sum()
-            terms = replace(terms, loss_sum=terms.loss_sum + self.config.batch_prior_weight * spread_sum)
-        return terms
+            return self._relaxed(batch, posterior, clock, noise, estimator)
+        return self._scored(batch, posterior, clock, noise, estimator)
 
     def after_step(self, terms: StepTerms, batch: Batch, clock: Clock, picks: object, workers: Workers) -> None:
         """The averages of the features follow them, and the baseline of single draws what they cost per token."""
@@ -134,7 +120,7 @@ class Dvae(CategoricalFamily):
             # The prior learns all of the KL, whatever share of it the posterior pays.
             same_BN = self._relaxed_kl(posterior.logq_BNK.detach(), share_BNK.detach(), batch, noise)
             paid_B = paid_B + same_BN.sum(1) - self._paid(same_BN, batch.weight_B, clock)
-        loss_sum = rec_sum + (paid_B * batch.weight_B).sum()
+        loss_sum = rec_sum + ((paid_B + self.spread(posterior.logq_BNK[:, None], batch, clock)) * batch.weight_B).sum()
         feature_sums = self.head.sums(posterior.feature_BC[:, None, None], batch.weight_B)
         return StepTerms(loss_sum, elbo_sums(batch, rec_B, kl_BN.detach().sum(1)), (feature_sums, None))
 
@@ -159,7 +145,7 @@ class Dvae(CategoricalFamily):
         chosen_BS = -code_nats(drawn.logq_BSNK, drawn.codes_BSN).sum(-1)
         # The prior learns all of the KL, whatever share of it the posterior pays.
         kl_B = kl_of(drawn.logq_BSNK.detach(), drawn.logp_BSNK).sum(-1).mean(1)
-        posterior_B = (paid_BS + advantage_BS * chosen_BS).mean(1)
+        posterior_B = (paid_BS + advantage_BS * chosen_BS).mean(1) + self.spread(drawn.logq_BSNK, batch, clock)
         loss_sum = drawn.rec_sum + ((posterior_B + kl_B) * batch.weight_B).sum()
         feature_sums = self.head.sums(posterior.feature_BC[:, None, None], batch.weight_B)
         return StepTerms(loss_sum, elbo_sums(batch, drawn.rec_BS.mean(1), kl_B.detach()), (feature_sums, costs))

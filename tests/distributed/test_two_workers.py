@@ -51,7 +51,11 @@ OTHERS: dict[str, dict[str, Any]] = {
 # Further forms of a family.
 FORMS: dict[str, dict[str, Any]] = {
     "dvae-gumbel": {**CATEGORICAL, "free_bits": {"kind": "batch", "target_nats": 0.001}, "batch_prior_weight": 0.5},
-    "daps-descended": {**OTHERS["daps"], "eta": {"kind": "descended", "start": 3, "rate": 0.1}},
+    "daps-descended": {
+        **OTHERS["daps"],
+        "eta": {"kind": "descended", "start": 3, "rate": 0.1},
+        "batch_prior_weight": 0.5,
+    },
 }
 
 

@@ -357,25 +357,25 @@ def test_free_bits_leave_the_prior_all_of_the_kl() -> None:
 
 
 def test_the_batch_prior_is_the_kl_of_the_mean_posterior_to_the_uniform_distribution() -> None:
-    logit_BNK = torch.tensor([[[2.0, 0.0, -1.0]], [[0.5, 3.0, 0.0]], [[9.0, 9.0, -9.0]]], requires_grad=True)
+    logit_BSNK = torch.tensor([[[[2.0, 0.0, -1.0]]], [[[0.5, 3.0, 0.0]]], [[[9.0, 9.0, -9.0]]]], requires_grad=True)
     weight_B = torch.tensor([1.0, 1.0, 0.0])  # the last row only fills the batch
-    spread_B = batch_prior(logit_BNK.log_softmax(-1), weight_B, lambda x: x)
-    mean_NK = logit_BNK[:2].softmax(-1).mean(0)
+    spread_B = batch_prior(logit_BSNK.log_softmax(-1), weight_B, lambda x: x)
+    mean_NK = logit_BSNK[:2].softmax(-1).mean((0, 1))
     exact = 2 * (mean_NK * (3 * mean_NK).log()).sum()
     total = (spread_B * weight_B).sum()
     assert total.item() == pytest.approx(exact.item(), abs=1e-6)
-    (moved,), (by_hand,) = (torch.autograd.grad(value, [logit_BNK], retain_graph=True) for value in (total, exact))
+    (moved,), (by_hand,) = (torch.autograd.grad(value, [logit_BSNK], retain_graph=True) for value in (total, exact))
     assert torch.allclose(moved, by_hand, atol=1e-6)
     assert by_hand.abs().max() > 0.1
 
 
 def test_the_batch_prior_of_two_workers_is_that_of_their_rows_together() -> None:
-    logq_BNK = torch.randn(6, 2, 4, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    logq_BSNK = torch.randn(6, 3, 2, 4, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     weight_B, parts = torch.ones(6), ((0, 4), (4, 6))
-    whole_B = batch_prior(logq_BNK, weight_B, lambda x: x)
+    whole_B = batch_prior(logq_BSNK, weight_B, lambda x: x)
     for a, b in parts:
-        of_all = iter([logq_BNK.exp().sum(0), weight_B.sum()[None]])
-        part_B = batch_prior(logq_BNK[a:b], weight_B[a:b], partial(next_of, of_all))
+        of_all = iter([logq_BSNK.exp().mean(1).sum(0), weight_B.sum()[None]])
+        part_B = batch_prior(logq_BSNK[a:b], weight_B[a:b], partial(next_of, of_all))
         assert torch.allclose(part_B, whole_B[a:b], atol=1e-6)
 
 
@@ -385,19 +385,20 @@ def next_of(of_all: Iterator[Tensor], _: Tensor) -> Tensor:
 
 
 def test_codes_that_no_row_may_take_cost_no_more_than_their_share() -> None:
-    logq_BNK = torch.tensor([[[0.0, -200.0]]]).log_softmax(-1).requires_grad_()
-    spread_B = batch_prior(logq_BNK, torch.ones(1), lambda x: x)
+    logq_BSNK = torch.tensor([[[[0.0, -200.0]]]]).log_softmax(-1).requires_grad_()
+    spread_B = batch_prior(logq_BSNK, torch.ones(1), lambda x: x)
     spread_B.sum().backward()
     assert spread_B.item() == pytest.approx(math.log(2))
-    assert logq_BNK.grad is not None
-    assert logq_BNK.grad.isfinite().all()
+    assert logq_BSNK.grad is not None
+    assert logq_BSNK.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("estimator", ["gumbel", "score"])
-def test_the_batch_prior_spreads_the_codes_of_either_estimator(estimator: str) -> None:
+@pytest.mark.parametrize("kind", ["gumbel", "score", "daps"])
+def test_the_batch_prior_spreads_the_codes(kind: str) -> None:
     batch, found = whole(texts(range(4, 7), 2)), {}
     for weight in (0, 20):
-        model = toy("dvae", estimator={"kind": estimator}, batch_prior_weight=weight)
+        changes: dict[str, object] = {} if kind == "daps" else {"estimator": {"kind": kind}}
+        model = toy("daps" if kind == "daps" else "dvae", batch_prior_weight=weight, **changes)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
         for step in range(20):
             optimizer.zero_grad()
@@ -406,7 +407,7 @@ def test_the_batch_prior_spreads_the_codes_of_either_estimator(estimator: str) -
             optimizer.step()
         with torch.no_grad():
             drawn = model.drawn(batch, model.posterior(batch), all_codes(batch), None)
-        found[weight] = float(batch_prior(drawn.logq_BSNK[:, 0], batch.weight_B, lambda x: x).mean())
+        found[weight] = float(batch_prior(drawn.logq_BSNK, batch.weight_B, lambda x: x).mean())
     assert found[20] < 0.5 * found[0]
 
 
