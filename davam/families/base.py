@@ -75,6 +75,10 @@ class Trainable(nn.Module, ABC):
         """Whether the weights after this epoch may be chosen as the result."""
         return True
 
+    def rate_share(self, name: str) -> float:
+        """The share of the optimizer's rate with which the parameter of this name learns."""
+        return 1.0
+
     def tally(self, terms: StepTerms) -> Tensor:
         """Counts of one batch that add up over batches and workers, of any one shape; none by default."""
         return terms.loss_sum.new_zeros(0)

@@ -34,6 +34,7 @@ from davam.nn.priors.fixed import LatentPriorConfig, UniformPriorConfig, code_na
 from davam.objectives import batch_prior, decayed
 from davam.sampling import Sampling
 
+ENCODER_MODULES = ("encoder_embedding", "encoder", "head")
 WEIGHED_TOGETHER = 16  # draws a row that are decoded at once
 FIRST_BATCHES = 8  # that the averages of the features begin with
 
@@ -66,6 +67,12 @@ class CategoricalConfig(TextConfig, CodesConfig, TransformerPart):
     )
     still_epochs: int = Field(
         1, ge=0, description="warm-up in which the posterior stands still, and the decoder learns to read its codes"
+    )
+    encoder_rate_share: float = Field(
+        1.0,
+        gt=0,
+        exclude_if=lambda share: share == 1,
+        description="of the optimizer's rate, for what says the codes",
     )
     batch_prior_weight: float = Field(
         0,
@@ -116,6 +123,10 @@ class CategoricalFamily(CodeFamily):
         width = config.latents * config.code_dim
         decoder = latent_decoder(config.embed_dim, config.hidden_dim, width, config.transformer, self.max_tokens)
         self.add_decoder(decoder, bias=False)
+
+    def rate_share(self, name: str) -> float:
+        """Less than all of the rate for what says the codes, where the recipe asks for it."""
+        return self.config.encoder_rate_share if name.split(".")[0] in ENCODER_MODULES else 1.0
 
     @abstractmethod
     def posterior(self, batch: Batch) -> Posterior:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from davam.families.base import Trainable
 from davam.recipe import Sgd, TrainConfig
+
+RATE_SHARE = "rate_share"  # of a group of parameters
 
 
 @dataclass
@@ -35,13 +38,24 @@ class Plateau:
         return True
 
 
-def build_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of all parameters; the codebook is a buffer and so never among them."""
-    parameters = [weight for weight in module.parameters() if weight.requires_grad and weight.numel()]
+def build_optimizer(module: Trainable, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of all parameters, in a group for each share of the rate; the codebook is a buffer and so never
+    among them."""
+    by_share: dict[float, list[nn.Parameter]] = {}
+    for name, weight in module.named_parameters():
+        if weight.requires_grad and weight.numel():
+            by_share.setdefault(module.rate_share(name), []).append(weight)
+    groups = [{"params": weights, RATE_SHARE: share} for share, weights in by_share.items()]
     rule = config.optimizer
     if isinstance(rule, Sgd):
-        return torch.optim.SGD(parameters, lr=rule.lr)
-    return torch.optim.AdamW(parameters, lr=rule.lr, weight_decay=rule.weight_decay, fused=True)
+        return torch.optim.SGD(groups, lr=rule.lr)
+    return torch.optim.AdamW(groups, lr=rule.lr, weight_decay=rule.weight_decay, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Each group's share of the rate. Groups of checkpoints from before there were shares have all of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get(RATE_SHARE, 1.0)
 
 
 def learning_rate(config: TrainConfig, global_step: int, total_steps: int, plateau: Plateau) -> float:

@@ -12,6 +12,7 @@ from davam.errors import TrainingError
 from davam.families.base import Clock, StepTerms, Trainable, Workers
 from davam.nn.noise import RowNoise
 from davam.recipe import TrainConfig
+from davam.train.optim import set_rate
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ def optimizer_step(
 
     Raises TrainingError when the gradient is not finite.
     """
-    for parameter_group in optimizer.param_groups:
-        parameter_group["lr"] = rate
+    set_rate(optimizer, rate)
     optimizer.zero_grad(set_to_none=True)
     terms = job.call(batch, clock, noise)
     # DDP averages gradients over workers; the factor turns that into the mean over the global batch.

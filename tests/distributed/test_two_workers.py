@@ -55,6 +55,7 @@ FORMS: dict[str, dict[str, Any]] = {
         **OTHERS["daps"],
         "eta": {"kind": "descended", "start": 3, "rate": 0.1},
         "batch_prior_weight": 0.5,
+        "encoder_rate_share": 0.5,
     },
 }
 

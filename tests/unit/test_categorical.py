@@ -31,8 +31,9 @@ from davam.nn.priors import LstmPriorConfig, TransformerPriorConfig
 from davam.nn.priors.fixed import UniformPriorConfig, code_nats, fixed_length_prior
 from davam.nn.trust_region import DescendedEta, TrustRegion
 from davam.objectives import batch_prior
-from davam.recipe import load_recipe
+from davam.recipe import Sgd, TrainConfig, load_recipe
 from davam.train import comm
+from davam.train.optim import build_optimizer, set_rate
 from pipelines.data import require_codes, require_prior
 from pipelines.evaluate import numbered_codes
 from tests.small import LABELS
@@ -391,6 +392,24 @@ def test_codes_that_no_row_may_take_cost_no_more_than_their_share() -> None:
     assert spread_B.item() == pytest.approx(math.log(2))
     assert logq_BSNK.grad is not None
     assert logq_BSNK.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("form", ["dvae", "daps-prior"])
+def test_what_says_the_codes_learns_at_its_share_of_the_rate(form: str) -> None:
+    batch, config = whole(texts(range(4, 7), 2)), TrainConfig(epochs=1, optimizer=Sgd())
+    moved: dict[float, dict[str, Tensor]] = {}
+    for share in (1.0, 0.25):
+        model = toy(form, encoder_rate_share=share)
+        before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        optimizer = build_optimizer(model, config)
+        set_rate(optimizer, 0.1)
+        model(batch, CLOCK, row_noise(batch, 0, 0)).loss_sum.backward()
+        optimizer.step()
+        moved[share] = {name: weight.detach() - before[name] for name, weight in model.named_parameters()}
+    for name, whole_step in moved[1.0].items():
+        says_codes = name.startswith(("encoder.", "encoder_embedding.", "head."))
+        assert torch.allclose(moved[0.25][name], (0.25 if says_codes else 1) * whole_step, rtol=1e-3, atol=1e-5), name
+    assert moved[1.0]["head.linear.weight"].abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["gumbel", "score", "daps"])
