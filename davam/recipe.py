@@ -36,6 +36,13 @@ class AdamW(Frozen):
     final_lr_share: float = Field(0.05, ge=0, le=1)
 
 
+# What no epoch would come to in a training of no more than the epochs of these names.
+UNFINISHED = {
+    ("continuous_epochs",): "be quantized",
+    ("continuous_epochs", "quantized_epochs"): "be left with codes that stand still",
+    ("still_epochs",): "move the posterior",
+}
+
 OptimizerConfig = Annotated[Sgd | AdamW, Field(discriminator="kind")]
 
 
@@ -174,11 +181,11 @@ class Recipe(Frozen):
     def _quantizes_at_all(self) -> "Recipe":
         if not isinstance(self.model, CodesConfig) or self.stage_one.epochs > self.model.unfinished_epochs:
             return self
-        epochs = self.model.model_dump(include={"continuous_epochs", "quantized_epochs"})
+        epochs = self.model.model_dump(include=set().union(*UNFINISHED))
         given = " and ".join(f"model.{name}={count}" for name, count in epochs.items())
-        none = "quantized" if len(epochs) == 1 else "left with codes that stand still"
         raise ValueError(
-            f"stage_one.epochs={self.stage_one.epochs} with {given}: no epoch would be {none}; raise the first"
+            f"stage_one.epochs={self.stage_one.epochs} with {given}: no epoch would {UNFINISHED[tuple(epochs)]}; raise "
+            "the first"
         )
 
     @model_validator(mode="after")

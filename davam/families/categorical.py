@@ -86,6 +86,11 @@ class CategoricalConfig(TextConfig, CodesConfig, TransformerPart):
         """Every latent has codes of its own."""
         return self.latents
 
+    @property
+    def unfinished_epochs(self) -> int:
+        """Those in which the posterior stands still."""
+        return self.still_epochs
+
 
 @dataclass(frozen=True)
 class Drawn:

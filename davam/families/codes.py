@@ -41,7 +41,7 @@ class CodesConfig(Frozen):
 
     @property
     def unfinished_epochs(self) -> int:
-        """The first epochs, whose weights are no model yet: they have no codes."""
+        """The first epochs, whose weights are no model yet: they have no codes, or such as nothing was learned for."""
         return 0
 
 

@@ -513,6 +513,16 @@ def test_codes_of_different_latents_are_different_codes() -> None:
     assert numbered_codes(table, load_recipe(["recommended", "tiny"]).model).tolist() == [0, 2, 1, 2]
 
 
+def test_weights_of_epochs_in_which_the_posterior_stands_still_are_no_model() -> None:
+    model = toy("dvae", still_epochs=2)
+    assert [model.selectable(epoch) for epoch in range(4)] == [False, False, True, True]
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(["daps", "tiny"], ["stage_one.epochs=3"])
+    assert str(caught.value).endswith(
+        "stage_one.epochs=3 with model.still_epochs=3: no epoch would move the posterior; raise the first"
+    )
+
+
 def test_the_posterior_stands_still_at_first() -> None:
     model, batch = toy("daps", still_epochs=1), whole(texts(range(4, 7), 2))
     for epoch in (0, 1):
