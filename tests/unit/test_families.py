@@ -57,12 +57,13 @@ FAMILIES = {
     "vae_attn": ["vae_attn", *GAUSSIAN, "model.attention_dim=16"],
     "gavam": ["gavam", *GAUSSIAN, "model.attention_dim=16", "model.prior.layers=2", "model.prior.hidden_dim=8"],
 }
-BLOCK = ["model.latents=4", "model.codebook_size=8", "model.code_dim=4", "model.prior.hidden_dim=8"]
+BLOCK = ["model.latents=4", "model.codebook_size=8", "model.code_dim=4", "model.still_epochs=1"]
+PRIOR = ["model.prior.hidden_dim=8"]
 FAMILIES |= {
-    "dvae": ["dvae", *BLOCK],
-    "dvae-transformer": ["dvae", *BLOCK, "model.transformer.layers=1", "model.transformer.positions=learned"],
-    "dvae_uniform": ["dvae", *BLOCK[:3], "model.prior.kind=uniform"],
-    "daps": ["daps", *BLOCK, "model.encoder.channels=16", "model.encoder.layers=1", "model.draws=3"],
+    "dvae": ["dvae", *BLOCK, *PRIOR],
+    "dvae-transformer": ["dvae", *BLOCK, *PRIOR, "model.transformer.layers=1", "model.transformer.positions=learned"],
+    "dvae_uniform": ["dvae", *BLOCK, "model.prior.kind=uniform"],
+    "daps": ["daps", *BLOCK, *PRIOR, "model.encoder.channels=16", "model.encoder.layers=1", "model.draws=3"],
 }
 TEXTS = grammar.sample_sentences(400, seed=12)
 
