@@ -82,8 +82,8 @@ def lagging(epochs: int, batch_rows: int) -> TrainConfig:
 
 
 def calm(epochs: int, batch_rows: int) -> TrainConfig:
-    """Small steps, for families that draw codes: large ones turn rounding into another code."""
-    return sgd(epochs, batch_rows).model_copy(update={"optimizer": Sgd(lr=0.05)})
+    """Small steps, for families that draw codes: with large ones rounding grows from step to step, into another code."""
+    return sgd(epochs, batch_rows).model_copy(update={"optimizer": Sgd(lr=0.01)})
 
 
 def trained(stage: str, config: TrainConfig, parallel: bool) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
