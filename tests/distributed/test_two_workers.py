@@ -81,9 +81,9 @@ def lagging(epochs: int, batch_rows: int) -> TrainConfig:
     return sgd(epochs, batch_rows).model_copy(update={"encoder_updates": "aggressive"})
 
 
-def calm(epochs: int, batch_rows: int) -> TrainConfig:
-    """Small steps, for families that draw codes: with large ones rounding grows from step to step, into another code."""
-    return sgd(epochs, batch_rows).model_copy(update={"optimizer": Sgd(lr=0.01)})
+def calm(epochs: int, batch_rows: int, rate: float = 0.05) -> TrainConfig:
+    """Small steps, for families that draw codes: large ones turn rounding into another code."""
+    return sgd(epochs, batch_rows).model_copy(update={"optimizer": Sgd(lr=rate)})
 
 
 def trained(stage: str, config: TrainConfig, parallel: bool) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
@@ -106,7 +106,9 @@ CASES = {
     "vae-aggressive": ("vae", lagging(2, 7)),
     **{kind: (kind, sgd(2, 7)) for kind in OTHERS},
     **{kind: (kind, sgd(4, 7)) for kind in ("davam_exact", "davam_class")},
-    **{kind: (kind, calm(2, 7)) for kind in ("dvae", "daps", "davam_joint", *FORMS)},
+    **{kind: (kind, calm(2, 7)) for kind in ("daps", "davam_joint", *FORMS)},
+    # The score function's gradients are large: at 0.05 rounding grows from 1e-7 to 1e-5 in these few steps.
+    "dvae": ("dvae", calm(2, 7, rate=0.01)),
 }
 
 
