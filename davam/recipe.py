@@ -181,7 +181,7 @@ class Recipe(Frozen):
     def _quantizes_at_all(self) -> "Recipe":
         if not isinstance(self.model, CodesConfig) or self.stage_one.epochs > self.model.unfinished_epochs:
             return self
-        epochs = self.model.model_dump(include=set().union(*UNFINISHED))
+        epochs = unfinished_epochs(self.model)
         given = " and ".join(f"model.{name}={count}" for name, count in epochs.items())
         raise ValueError(
             f"stage_one.epochs={self.stage_one.epochs} with {given}: no epoch would {UNFINISHED[tuple(epochs)]}; raise "
@@ -208,6 +208,11 @@ class Recipe(Frozen):
     def plain(self) -> dict[str, Any]:
         """The recipe as plain data, for printing, hashing and model folders."""
         return self.model_dump(mode="json")
+
+
+def unfinished_epochs(model: FamilyConfig) -> dict[str, int]:
+    """The model's settings of epochs whose weights are no model yet; none for most families."""
+    return model.model_dump(include=set().union(*UNFINISHED))
 
 
 def load_recipe(presets: Sequence[str], overrides: Sequence[str] = ()) -> Recipe:

@@ -32,7 +32,7 @@ from davam.evaluate.gate import Decision, Thresholds, decide
 from davam.evaluate.page import Page, PageTable
 from davam.log import result, say
 from davam.nn.noise import Stream, generator
-from davam.recipe import FileData, Recipe, load_recipe
+from davam.recipe import FileData, Recipe, load_recipe, unfinished_epochs
 from pipelines import full
 from pipelines.experiments import publish
 from pipelines.frozen import freeze, frozen_stage, frozen_uri, measures_of
@@ -114,8 +114,7 @@ def open_retraining(options: argparse.Namespace) -> Run:
 def beginning_with(champion: Promotion, run: Run) -> Run:
     """The run, but its training goes on from the champion's weights, with the champion's tokenizer."""
     recipe = run.recipe.plain() | {"warm_start": fs.join(run.store.uri, champion.run), "pretraining": None}
-    if run.recipe.has_codes:
-        recipe["model"] |= {"continuous_epochs": 0}
+    recipe["model"] |= dict.fromkeys(unfinished_epochs(run.recipe.model), 0)
     return dataclasses.replace(run, recipe=config.validate(Recipe, recipe))
 
 
@@ -133,7 +132,8 @@ def learned_by(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe decides on the model, but for what it began with."""
     stages = (TOKENS, STAGE_ONE, STAGE_TWO) if recipe.has_codes else (TOKENS, STAGE_ONE)
     used = {stage.name: stage.uses(recipe) for stage in stages}
-    used[STAGE_ONE.name]["model"].pop("continuous_epochs", None)
+    for name in unfinished_epochs(recipe.model):
+        del used[STAGE_ONE.name]["model"][name]
     used[STAGE_ONE.name].pop("reset_decoder", None)
     return used
 

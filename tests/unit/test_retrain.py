@@ -12,14 +12,15 @@ import pytest
 
 from davam.data import channel, fs
 from davam.data.artifacts import Manifest, Store
+from davam.data.channel import Promotion
 from davam.data.tokenizer import TextTokenizer
 from davam.errors import ArtifactError, ConfigError
 from davam.evaluate.drift import Drift
 from davam.families.davam import DavamConfig
-from davam.recipe import FileData
+from davam.recipe import FileData, unfinished_epochs
 from pipelines import full, retrain
 from pipelines.model import model_stage
-from pipelines.retrain import WEBHOOK, file_changes, main, open_retraining, parsed
+from pipelines.retrain import WEBHOOK, beginning_with, file_changes, learned_by, main, open_retraining, parsed
 from pipelines.stage import Run
 from pipelines.tokens import TOKENS
 from tests.unit.test_gate import GOOD
@@ -186,6 +187,26 @@ def test_a_warm_start_goes_on_from_the_champion_and_knows_the_same_data_again(
     assert (second.warm_start, second.model.continuous_epochs) == (start, 0)
     assert main(lab.arguments("stage_two.epochs=9")) == 10, "another recipe is built, and is not better"
     assert len(recipes) == 3
+
+
+@pytest.mark.parametrize(
+    ("preset", "names"),
+    [
+        ("davam_class", {"continuous_epochs"}),
+        ("davam_exact", {"continuous_epochs", "quantized_epochs"}),
+        ("abstract", {"continuous_epochs", "quantized_epochs"}),
+        ("dvae", {"still_epochs"}),
+    ],
+)
+def test_a_warm_start_leaves_out_the_epochs_before_a_model(lab: Lab, preset: str, names: set[str]) -> None:
+    given = [*lab.arguments("stage_one.epochs=9", "--preset"), f"{preset},tiny"]
+    run = open_retraining(parsed(given))
+    before = unfinished_epochs(run.recipe.model)
+    assert set(before) == names
+    assert all(before.values())
+    warm = beginning_with(Promotion(1, "runs/a", "b", "c", ()), run).recipe
+    assert unfinished_epochs(warm.model) == dict.fromkeys(names, 0)
+    assert learned_by(warm) == learned_by(run.recipe)
 
 
 def test_a_channel_keeps_as_many_models_as_it_is_told(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
