@@ -17,6 +17,7 @@ SCHEDULES = (
     "model.beta_ramp_epochs",
     "stage_one.optimizer.first_decay_epoch",
     "pretraining.optimizer.first_decay_epoch",
+    "stage_two.optimizer.first_decay_epoch",
 )
 
 

@@ -220,6 +220,10 @@ def test_a_budget_of_epochs_is_every_trainings_and_shortens_schedules() -> None:
     assert recipe.stage_two is not None
     assert (recipe.stage_one.epochs, recipe.stage_two.epochs) == (12, 12)
     assert recipe.plain()["model"]["continuous_epochs"] == 3
+    sgd = "stage_two.optimizer={kind: sgd, first_decay_epoch: 8}"
+    assert "stage_two.optimizer.first_decay_epoch=3" in budget(
+        load_recipe(["recommended"], [sgd]), options("--epochs", "12")
+    )
 
 
 def test_a_long_budget_leaves_the_schedules() -> None:
