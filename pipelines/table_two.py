@@ -30,7 +30,7 @@ from davam.families.base import Clock
 from davam.families.codes import CodesConfig
 from davam.families.word_codes import WordCodes
 from davam.log import result, say
-from davam.recipe import TRAININGS, Recipe
+from davam.recipe import TRAININGS, Recipe, TrainConfig
 from davam.schedules import SCHEDULES, schedules
 from davam.train import comm
 from davam.train.lagging import WINDOW_STEPS
@@ -329,10 +329,7 @@ def measured(row: Row) -> TableRow:
     found = store.find(EVALUATE.name, EVALUATE.fingerprint(recipe))
     if found is None:
         return TableRow(row.name, paper)
-    trainings = [stage for stage in (PRETRAINING, STAGE_ONE, STAGE_TWO) if getattr(recipe, stage.name) is not None]
-    manifests = [store.find(stage.name, stage.fingerprint(recipe)) for stage in trainings]
-    tokens = require(TOKENS, row.run, EVALUATE)
-    done = [manifest for manifest in manifests if manifest is not None]
+    tokens, done = require(TOKENS, row.run, EVALUATE), trainings_done(row)
     return TableRow(
         row.name,
         paper,
@@ -342,6 +339,13 @@ def measured(row: Row) -> TableRow:
         sum(manifest.metrics["train_s"] for manifest in done),
         sum(manifest.counts["epochs"] for manifest in done),
     )
+
+
+def trainings_done(row: Row) -> list[Manifest]:
+    """What there is of the row's trainings, in order."""
+    recipe, stages = row.run.recipe, {stage.name: stage for stage in (PRETRAINING, STAGE_ONE, STAGE_TWO)}
+    found = [row.run.store.find(name, stages[name].fingerprint(recipe)) for name in recipe.trainings]
+    return [manifest for manifest in found if manifest is not None]
 
 
 def caption(options: argparse.Namespace, rows: Sequence[Row]) -> list[str]:
@@ -354,6 +358,7 @@ def caption(options: argparse.Namespace, rows: Sequence[Row]) -> list[str]:
         "itself, and its upper bounds `ppl_bound` and, by importance-weighted draws, `ppl_iw`.",
         output_layers(rows),
         precisions(rows),
+        cut_short(rows),
         "`minutes` are those of training steps by the clock, over all trainings of a row and beside other rows where "
         "several ran at a time; `epochs` are counted over all trainings too.",
         "`KL` is as the paper has it, per latent where there is one for every word; `KL sum` is per sentence.",
@@ -379,6 +384,25 @@ def precisions(rows: Sequence[Row]) -> str:
     for row in rows:
         names.setdefault(row.run.recipe.stage_one.precision, []).append(row.name)
     return f"Arithmetic of stage one (auto: bf16 where the hardware has it); scores are fp32 - {_listed(names)}."
+
+
+def cut_short(rows: Sequence[Row]) -> str:
+    """Which rows have a training that would have gone on: its rate falls, and it ends, when nothing more is gained."""
+    names: dict[str, list[str]] = {"by the budget": [], "by their rule": []}
+    for row in rows:
+        plateau = {name: each for name, each in row.run.recipe.trainings.items() if each.optimizer.kind == "sgd"}
+        done = [(manifest, plateau[manifest.stage]) for manifest in trainings_done(row) if manifest.stage in plateau]
+        if done:
+            names["by the budget" if any(out_of_budget(*each) for each in done) else "by their rule"].append(row.name)
+    return f"Trainings that decay when they gain no more were ended - {_listed(names) or 'none yet'}."
+
+
+def out_of_budget(manifest: Manifest, config: TrainConfig) -> bool:
+    """Whether the training had all the epochs or minutes that it may have."""
+    minutes = config.max_minutes
+    return manifest.counts["epochs"] == config.epochs or (
+        minutes is not None and manifest.metrics["train_s"] >= 60 * minutes
+    )
 
 
 def _listed(names: dict[str, list[str]]) -> str:

@@ -24,16 +24,19 @@ from pipelines.table_two import (
     budget_text,
     caption,
     chosen,
+    cut_short,
     equal_rows,
     fitting,
     measured,
     open_row,
+    out_of_budget,
     output_layers,
     parsed,
     precisions,
     require_different,
     require_time,
     table_two,
+    trainings_done,
 )
 from pipelines.tokens import TOKENS
 from tests.stores import commit
@@ -188,6 +191,26 @@ def test_a_row_counts_all_its_trainings_and_its_weights_once(tmp_path: Path) -> 
         assert (found.measures, found.parameters, found.epochs) == ({"rec_nats": 9.0}, weights, 6)
         assert found.train_s == 60 * minutes
         assert found.paper["ppl_paper"] == {"vae_pretraining_fbp": 96.17, "davam_512": 17.94}[name]
+
+
+def test_the_caption_names_the_rows_that_the_budget_ended(tmp_path: Path) -> None:
+    given = options("--store", str(tmp_path), "--epochs", "4")
+    rows = [open_row(name, given) for name in ("lstm_lm", "vae", "vae_pretraining_fbp", "davam_512")]
+    assert cut_short(rows) == "Trainings that decay when they gain no more were ended - none yet."
+    for row, pretraining, stage_one in zip(rows, (0, 0, 4, 0), (4, 3, 3, 4), strict=True):
+        for stage, epochs in ((PRETRAINING, pretraining), (STAGE_ONE, stage_one)):
+            if epochs:
+                commit(row.run, stage, {"epochs": epochs}, {"train_s": 60.0})
+    by_budget = "Trainings that decay when they gain no more were ended - by the budget: lstm_lm, vae_pretraining_fbp"
+    assert cut_short(rows) == f"{by_budget}; by their rule: vae."
+
+
+def test_minutes_end_a_training_too(tmp_path: Path) -> None:
+    for minutes, ended in ((1, True), (2, False)):
+        row = open_row("vae", options("--store", str(tmp_path), "--minutes", str(minutes)))
+        commit(row.run, STAGE_ONE, {"epochs": 3}, {"train_s": 61.0})
+        (manifest,) = trainings_done(row)
+        assert out_of_budget(manifest, row.run.recipe.stage_one) is ended
 
 
 def test_a_budget_too_small_for_an_epoch_is_refused() -> None:
