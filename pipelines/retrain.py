@@ -37,7 +37,7 @@ from pipelines import full
 from pipelines.experiments import publish
 from pipelines.frozen import freeze, frozen_stage, frozen_uri, measures_of
 from pipelines.model import open_model
-from pipelines.stage import Run, guarded, open_run, parser, run_stage
+from pipelines.stage import Run, absolute, guarded, open_run, parser, run_stage
 from pipelines.stage_one import STAGE_ONE
 from pipelines.stage_two import STAGE_TWO
 from pipelines.tokens import TOKENS
@@ -78,9 +78,6 @@ class Outcome:
 def retrain(options: argparse.Namespace) -> Outcome:
     """Trains, judges and, unless it is a dry run, promotes. Raises what the stages raise."""
     run = open_retraining(options)
-    start = channel.current(run.store.uri, options.channel)
-    if options.warm_start and start is not None:
-        run = beginning_with(start, run)
     thresholds = config.validate(Thresholds, {name: getattr(options, name) for name in Thresholds.model_fields})
     built: Mapping[str, Manifest] = {}
     while True:
@@ -105,17 +102,22 @@ def open_retraining(options: argparse.Namespace) -> Run:
     if options.keep is not None and options.keep < 1:
         raise ConfigError(f"--keep {options.keep}: give 1, for the champion alone, or more")
     # Presets of a corpus name its files below a root; otherwise the data is all there is.
-    named = isinstance(load_recipe(options.preset.split(",")).data, FileData)
+    preset = load_recipe(options.preset.split(","))
+    named = isinstance(preset.data, FileData)
     place = [f"data.root={options.data}"] if named else ["data.kind=files", f"data.train={options.data}"]
-    given = argparse.Namespace(**vars(options) | {"overrides": [*place, *options.overrides]})
-    return open_run(given, sys.argv[1:])
+    overrides = [*place, *options.overrides, *beginning(options, preset)]
+    return open_run(argparse.Namespace(**vars(options) | {"overrides": overrides}), sys.argv[1:])
 
 
-def beginning_with(champion: Promotion, run: Run) -> Run:
-    """The run, but its training goes on from the champion's weights, with the champion's tokenizer."""
-    recipe = run.recipe.plain() | {"warm_start": fs.join(run.store.uri, champion.run), "pretraining": None}
-    recipe["model"] |= dict.fromkeys(unfinished_epochs(run.recipe.model), 0)
-    return dataclasses.replace(run, recipe=config.validate(Recipe, recipe))
+def beginning(options: argparse.Namespace, preset: Recipe) -> list[str]:
+    """Settings for a training that goes on from the champion's weights, with the champion's tokenizer; none where that
+    is not asked for, or there is no champion yet."""
+    store = absolute(options.store)
+    start = channel.current(store, options.channel) if options.warm_start else None
+    if start is None:
+        return []
+    left_out = [f"model.{name}=0" for name in unfinished_epochs(preset.model)]
+    return [f"warm_start={fs.join(store, start.run)}", "pretraining=null", *left_out]
 
 
 def is_of(champion: Promotion, run: Run) -> bool:

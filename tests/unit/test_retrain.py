@@ -20,7 +20,7 @@ from davam.families.davam import DavamConfig
 from davam.recipe import FileData, unfinished_epochs
 from pipelines import full, retrain
 from pipelines.model import model_stage
-from pipelines.retrain import WEBHOOK, beginning_with, file_changes, learned_by, main, open_retraining, parsed
+from pipelines.retrain import WEBHOOK, file_changes, learned_by, main, open_retraining, parsed
 from pipelines.stage import Run
 from pipelines.tokens import TOKENS
 from tests.unit.test_gate import GOOD
@@ -199,14 +199,17 @@ def test_a_warm_start_goes_on_from_the_champion_and_knows_the_same_data_again(
     ],
 )
 def test_a_warm_start_leaves_out_the_epochs_before_a_model(lab: Lab, preset: str, names: set[str]) -> None:
-    given = [*lab.arguments("stage_one.epochs=9", "--preset"), f"{preset},tiny"]
-    run = open_retraining(parsed(given))
-    before = unfinished_epochs(run.recipe.model)
+    given = [*lab.arguments("--warm-start", "--preset"), f"{preset},tiny", "stage_one.epochs=9"]
+    first = open_retraining(parsed(given)).recipe
+    before = unfinished_epochs(first.model)
     assert set(before) == names
     assert all(before.values())
-    warm = beginning_with(Promotion(1, "runs/a", "b", "c", ()), run).recipe
+    assert channel.promote(lab.store.uri, "prod", Promotion(1, "runs/a", "b", "c", ()))
+    warm = open_retraining(parsed(given)).recipe
+    assert (warm.warm_start, warm.pretraining) == (fs.join(lab.store.uri, "runs/a"), None)
     assert unfinished_epochs(warm.model) == dict.fromkeys(names, 0)
-    assert learned_by(warm) == learned_by(run.recipe)
+    assert learned_by(warm) == learned_by(first)
+    assert open_retraining(parsed([*given[:-1], "stage_one.epochs=1"])).recipe.stage_one.epochs == 1
 
 
 def test_a_channel_keeps_as_many_models_as_it_is_told(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
