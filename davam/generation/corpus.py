@@ -3,7 +3,7 @@
     <uri>/corpus.json                           what the corpus is; written first, and never changed
     <uri>/pending/<first>-<stop>/               what a range in progress needs; removed when it is done
     <uri>/data/<first>-<stop>-<rows>.parquet    the rows of a range that stay, in the order of their ids
-    <uri>/spare/<first>-<stop>.parquet          the same for the range in which the corpus ends, beyond its end
+    <uri>/spare/<first>-<stop>.parquet          the same for the range in which the corpus ends, and for those beyond it
     <uri>/ranges/<first>-<stop>-<flag>.npy      hashes of a range's rows, where later rows are compared with them
     <uri>/ranges/<first>-<stop>.json            the range is done: its counts, written last of it
     <uri>/summary.json                          the corpus is complete: N, its files and counts, written last of all
@@ -301,14 +301,17 @@ class Corpus:
             write_table(self._data_uri(part, count), rows.slice(0, count))
 
     def _remove_unlisted(self, summary: Summary) -> None:
-        """Leaves the files of this corpus, and what later ranges need."""
+        """Leaves the files of this corpus, and aside from them what a larger one needs."""
         listed = {path for path, _ in summary.files}
+        for part in self.done():
+            whole, spare = self._data_uri(part, part.kept), self._spare_uri(part)
+            if data_path(part, part.kept) in listed:
+                fs.delete_file(spare)
+            elif fs.exists(whole) and not fs.exists(spare):
+                write_table(spare, _read_table(whole))
         for path, _ in fs.list_files(fs.join(self.uri, "data")):
             if f"data/{path}" not in listed:
                 fs.delete_file(fs.join(self.uri, "data", path))
-        for part in self.done():
-            if data_path(part, part.kept) in listed:
-                fs.delete_file(self._spare_uri(part))
         fs.delete_folder(fs.join(self.uri, "pending"))
 
     def _data_uri(self, part: Range, count: int) -> str:

@@ -109,6 +109,18 @@ def test_growing_keeps_the_rows_and_makes_the_new_half_alone(tmp_path: Path) -> 
     assert not (tmp_path / "grown" / "pending").exists()
 
 
+@pytest.mark.parametrize("drop", [[], ["copy", "duplicate"]])
+@pytest.mark.parametrize("fewer", [1, 10, 30, 31])
+def test_a_smaller_corpus_loses_no_range_of_the_larger(drop: list[str], fewer: int, tmp_path: Path) -> None:
+    whole = generated(tmp_path, 40, 16, drop=drop)
+    assert len(read_summary(str(tmp_path)).files) > 2
+    assert generated(tmp_path, fewer, 16, drop=drop).equals(whole.slice(0, fewer))
+    assert pq.read_table(tmp_path / "data").num_rows == fewer
+    done = Corpus(str(tmp_path), identity(drop=drop)).done()
+    assert generated(tmp_path, 40, 16, drop=drop).equals(whole)
+    assert Corpus(str(tmp_path), identity(drop=drop)).done() == done
+
+
 @settings(max_examples=60, deadline=None)
 @given(rows=st.integers(1, 2_000), most=st.integers(50, 3_000), rate=st.floats(0.02, 1.0))
 def test_ranges_follow_each_other_and_are_few(rows: int, most: int, rate: float) -> None:
