@@ -45,6 +45,7 @@ LEAST_CANDIDATES = 256  # of a range, where some are dropped
 STAYS = len(FLAGS)  # the place of no flag
 RANGE_ROWS_PER_WORKER = 500_000
 MOST_RANGE_ROWS = 4_000_000  # the driver judges a range as a whole
+CHUNK_ROWS = 4096  # whose texts are far from 2 GiB
 HASH_COLUMNS = {"duplicate": "text_hash", "near_duplicate": "band_hashes"}
 HASHES = {"duplicate": 1, "near_duplicate": BANDS}  # of a row, 8 bytes each, which the driver keeps
 
@@ -201,7 +202,7 @@ class Corpus:
         """
         # A row that was made twice was made the same.
         id_N, place_N = np.unique(candidates["id"].to_numpy(), return_index=True)
-        table = candidates.take(pa.array(place_N))
+        table = _with_text(candidates, candidates["text"].cast(pa.large_string())).take(pa.array(place_N))
         if not np.array_equal(id_N, np.arange(first, stop)):
             raise GenerationError(
                 f"{self.pending_uri(first, stop)}: its candidates are not those of its ids; delete that folder, and "
@@ -288,6 +289,7 @@ class Corpus:
             "spec_sha256": pa.array([spec_digest(self.identity)] * count, pa.string()),
             "is_synthetic": pa.array([True] * count, pa.bool_()),
         }
+        kept = _with_text(kept, _short_strings(kept["text"]))
         columns = [said[field.name] if field.name in said else kept[field.name] for field in schema]
         return pa.Table.from_arrays(columns, schema=schema)
 
@@ -347,6 +349,21 @@ def _reasons(flags: pa.ChunkedArray, drop: Sequence[str]) -> NDArray[np.int64]:
 
 def _counted(values: pa.Array | pa.ChunkedArray) -> dict[str, int]:
     return {entry["values"]: entry["counts"] for entry in pc.value_counts(values).to_pylist()}
+
+
+def _with_text(table: pa.Table, text: pa.ChunkedArray) -> pa.Table:
+    """The table with that text. A range's texts have more bytes together than the offsets of one array of plain
+    strings can count, so while they are sorted and filtered they are large strings."""
+    return table.set_column(table.schema.get_field_index("text"), "text", text)
+
+
+def _short_strings(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Large strings as plain ones, in small chunks."""
+    place_N, chunks = np.arange(len(text)), []
+    for first in range(0, len(text), CHUNK_ROWS):
+        # Taken, not sliced: a slice's offsets count from the first text of all.
+        chunks += text.take(pa.array(place_N[first : first + CHUNK_ROWS])).cast(pa.string()).chunks
+    return pa.chunked_array(chunks, pa.string())
 
 
 def _hashes(table: pa.Table, column: str) -> Hashes:

@@ -145,6 +145,20 @@ def test_a_filter_that_rejects_all_is_named() -> None:
         next_range(done, 10, 9000, drops=True)
 
 
+@pytest.mark.slow
+def test_a_range_may_have_more_text_than_one_array_can_hold(tmp_path: Path) -> None:
+    table = candidates(0, 24_000)
+    long = pa.array(["x" * 100_000] * 8_000)
+    table = table.set_column(1, table.schema.field("text"), pa.chunked_array([long] * 3))
+    corpus = Corpus(str(tmp_path), identity())
+    corpus.close(0, 24_000, table, 24_000)
+    corpus.finish(24_000)
+    (found,) = read_corpus(str(tmp_path))
+    assert found["text"].nbytes > 2**31
+    assert found["id"].to_pylist() == list(range(24_000))
+    assert found["text"].chunk(found["text"].num_chunks - 1)[-1].as_py() == "x" * 100_000
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     corpus = Corpus(str(tmp_path), identity())
     with pytest.raises(ConfigError, match=r"holds a corpus of other settings \(spec.seed 0 -> 1\)"):
