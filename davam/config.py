@@ -69,12 +69,22 @@ def merge(layers: Iterable[Mapping[str, Any]], overrides: Sequence[str]) -> dict
         if not equals or not key:
             raise ConfigError(f"{override!r}: overrides are written key=value, e.g. model.codebook_size=256")
         try:
-            merged = _merge_block(merged, _plain(OmegaConf.from_dotlist([override])))
-        except YAMLError:
-            raise ConfigError(f"{override!r}: not readable as YAML; put quotes around text: {key}='{value}'") from None
+            layer = OmegaConf.create()
+            OmegaConf.update(layer, key, _override_value(value))
+            merged = _merge_block(merged, _plain(layer))
         except OmegaConfBaseException as error:
             raise ConfigError(f"{override!r}: cannot be read: {error}") from None
     return merged
+
+
+def _override_value(text: str) -> Any:
+    """A number, list or mapping as YAML has it; text as it is, unless it is in quotes: in a path, YAML would take a
+    `*` for a reference and a `#` for a comment."""
+    try:
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)["value"]  # type: ignore[index,call-overload]
+    except YAMLError:
+        return text
+    return text if isinstance(value, str) and text[:1] not in ("'", '"') else value
 
 
 def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
