@@ -27,7 +27,7 @@ from davam.data.batches import Batch, Rows, plan_in_order, take_slice, to_device
 from davam.data.labels import NO_LABELS, Labels
 from davam.data.schemas import SCHEMAS
 from davam.data.tokenizer import EOS_ID, TextTokenizer
-from davam.errors import ArtifactError, DataError
+from davam.errors import ArtifactError, ConfigError, DataError
 from davam.evaluate import metrics
 from davam.evaluate.judge import Judge, load_causal_lm
 from davam.families import FamilyConfig, build_family
@@ -337,7 +337,9 @@ class TextModel:
         return Scores(list(ids), list(texts), [len(row) for row in tokens], **found, exact=self.core.exact)
 
     def save(self, path: str | Path) -> None:
-        """Write the model folder: config, weights, tokenizer, metrics and model card."""
+        """Write the model folder: config, weights, tokenizer, metrics and model card. Raises ConfigError for a URI."""
+        if not fs.is_local(str(path)):
+            raise ConfigError(f"save({str(path)!r}): give a local folder, and copy it where it is to be")
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save(folder)

@@ -35,8 +35,8 @@ Training history: `metrics.json`. All settings: `config.json`.
 
 ## Limits
 
-It has seen its training corpus and nothing else: no world knowledge, no instructions, whatever errors and personal data
-the corpus held. Samples can repeat training sentences.
+It has seen its training corpus and, where it began with another model's weights, that model's: no world knowledge, no
+instructions, whatever errors and personal data the text held. Samples can repeat training sentences.
 """
 
 NO_TRAINING = "Not recorded."

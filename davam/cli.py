@@ -20,7 +20,7 @@ from davam.data import fs
 from davam.data.artifacts import Store, fingerprint, read_manifest
 from davam.data.channel import rolled_back
 from davam.data.status import status as status_of
-from davam.errors import ConfigError, DataError, DavamError
+from davam.errors import ArtifactError, ConfigError, DataError, DavamError
 from davam.execution import Execution
 from davam.generation.export import csv_lines, json_lines
 from davam.generation.forecast import burden, forecast, machine, read_prices
@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
         return 0
+    except OSError as error:  # of a place that is not there, or that may not be read or written
+        say(f"error: {error}", "error")
+        return ArtifactError.exit_code
 
 
 def print_lines(texts: Sequence[str]) -> None:

@@ -1,12 +1,13 @@
 """A recipe's corpus before it is read: its pieces, and how much text there is, judged by its first rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from davam.data import fs, grammar, source
+from davam.errors import DataError
 from davam.recipe import DataConfig, FileData, GrammarData, Recipe
 
 BYTES_PER_BPE_TOKEN = 4  # of English, with some thousands of tokens
@@ -30,11 +31,10 @@ def corpus_of(recipe: Recipe) -> Corpus:
         rows = {split: float(getattr(recipe.data, f"{split}_rows")) for split in source.SPLITS}
         return Corpus(rows, grammar.mean_tokens(), 1)
     chunks = chunks_of(recipe.data)
-    # Those of `train` come first, so the first rows are what a model is trained on.
-    first = next(source.read_chunk(chunks[0], columns_of(recipe.data)))
+    read, first = _first_rows(chunks, columns_of(recipe.data))
     counted = dict.fromkeys(source.SPLITS, 0.0)
     for chunk in chunks:
-        row_bytes = 1.0 if chunk.format == "parquet" else _row_bytes(chunks[0], first)
+        row_bytes = 1.0 if chunk.format == "parquet" else _row_bytes(read, first)
         for split, share in _shares(chunk, recipe.data).items():
             counted[split] += share * (chunk.stop - chunk.start) / row_bytes
     return Corpus(counted, _tokens_per_row(first, recipe.tokenizer.kind), len(chunks))
@@ -60,6 +60,14 @@ def _shares(chunk: source.Chunk, data: DataConfig) -> dict[str, float]:
         return {chunk.split: 1.0}
     held_out = data.valid_share + data.test_share
     return {"train": 1 - held_out, "valid": data.valid_share, "test": data.test_share}
+
+
+def _first_rows(chunks: Sequence[source.Chunk], columns: source.Columns) -> tuple[source.Chunk, pa.RecordBatch]:
+    """The first piece with rows, and those. The pieces of `train` come first, so a model is trained on them."""
+    for chunk in chunks:
+        for rows in source.read_chunk(chunk, columns):
+            return chunk, rows
+    raise DataError(f"{chunks[0].uri}: no rows, here or in the corpus's other files; add text")
 
 
 def _row_bytes(chunk: source.Chunk, rows: pa.RecordBatch) -> float:

@@ -48,13 +48,15 @@ def fit(texts: Sequence[str], recipe: Recipe | None = None, labels: Sequence[str
     """A model trained on the texts, one sentence each; the `recommended` recipe unless another is given. With a label
     for every text, it is conditional on that.
 
-    Rows are split by the hash of their text, as for a corpus in files without given splits. Blank and too long
+    Rows are split by the hash of their text, as for a corpus in files without given splits, and the words are those of
+    the training rows. Blank and too long
     texts are left out and counted on stderr. Raises DataError when too little is left.
     """
     recipe = load_recipe(["recommended"]) if recipe is None else recipe
     if labels is not None and len(labels) != len(texts):
         raise DataError(f"{len(labels)} labels for {len(texts)} texts: give one for each")
-    tokenizer = fit_tokenizer([text for text in texts if text.strip()], recipe)
+    read = zip(texts, _splits(texts, recipe), strict=True)
+    tokenizer = fit_tokenizer([text for text, split in read if split == "train" and text.strip()], recipe)
     corpus = _read(texts, labels, tokenizer, recipe)
     train_rows, valid_rows = (corpus.rows(corpus.tokens, split, EOS_ID) for split in ("train", "valid"))
     check_enough(len(train_rows), len(valid_rows), recipe.model)
@@ -83,12 +85,11 @@ def fit(texts: Sequence[str], recipe: Recipe | None = None, labels: Sequence[str
 
 def _read(texts: Sequence[str], labels: Sequence[str] | None, tokenizer: TextTokenizer, recipe: Recipe) -> _Corpus:
     encoded = tokenizer.encode(list(texts))
-    shares = recipe.data if isinstance(recipe.data, FileData) else FileData(train="")
     most = recipe.data.max_tokens
     used = [place for place, row in enumerate(encoded) if texts[place].strip() and 1 <= len(row) <= most]
     if len(used) < len(texts):
         print(f"left out {len(texts) - len(used)} blank or too long texts", file=sys.stderr)
-    splits = [split_by_hash(texts[place], shares.valid_share, shares.test_share) for place in used]
+    splits = _splits([texts[place] for place in used], recipe)
     given = [] if labels is None else [as_label(labels[place], f"labels[{place}]") for place in used]
     counts: dict[str, Counter[str]] = {name: Counter() for name in SPLITS}
     for label, split in zip(given, splits, strict=False):
@@ -96,11 +97,16 @@ def _read(texts: Sequence[str], labels: Sequence[str] | None, tokenizer: TextTok
     return _Corpus([encoded[place] for place in used], given, splits, Labels.counted(counts, "labels"))
 
 
+def _splits(texts: Sequence[str], recipe: Recipe) -> list[str]:
+    shares = recipe.data if isinstance(recipe.data, FileData) else FileData(train="")
+    return [split_by_hash(text, shares.valid_share, shares.test_share) for text in texts]
+
+
 def fit_tokenizer(texts: Sequence[str], recipe: Recipe) -> TextTokenizer:
     """The recipe's tokenizer, fitted on the texts or, for a warm start, that of the model."""
     settings = recipe.tokenizer
     if not texts:
-        raise DataError("no text to train on: every text is blank")
+        raise DataError("no text to train on: add text that is not blank")
     if recipe.warm_start is not None:
         return warm_start.tokenizer(recipe.warm_start)
     if settings.kind == "bpe":

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from davam import config
 from davam.config import Frozen
+from davam.data.tokenizer import LEAST_BPE
 from davam.families import FamilyConfig, family_of
 from davam.families.codes import CodesConfig
 from davam.families.vae import VaeConfig
@@ -111,6 +112,14 @@ class TokenizerConfig(Frozen):
     kind: Literal["word", "bpe"] = "word"
     vocab_size: int | None = Field(None, ge=5)
     min_count: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> "TokenizerConfig":
+        if self.kind == "bpe" and self.min_count > 1:
+            raise ValueError(f"min_count={self.min_count} counts words, and a BPE has none; leave it out")
+        if self.kind == "bpe" and self.vocab_size is not None and self.vocab_size < LEAST_BPE:
+            raise ValueError(f"vocab_size={self.vocab_size}: a byte-level BPE has {LEAST_BPE} entries or more")
+        return self
 
 
 class SampleConfig(Frozen):

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from davam import config
@@ -39,6 +40,8 @@ from pipelines.stage import add_execution, connect, execution_of, guarded
 
 MOST_ROWS = 10**10
 PROBE_ROWS, SHOWN = 1_000, 5
+# Of a container: cgroups 2 and 1.
+MEMORY_LIMITS = tuple(Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory/memory.limit_in_bytes"))
 LEAST_ROW_BYTES = 50  # a short sentence with its codes, compressed
 PRICES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "cluster", "prices.yaml")
 
@@ -89,6 +92,8 @@ def order_of(options: argparse.Namespace) -> Order:
         raise ConfigError(f"--rows {options.rows}: give 1 to {MOST_ROWS:,}")
     execution = execution_of(options)
     asked = {"sampling": {"labels": dict.fromkeys(options.label, 1.0)}} if options.label else {}
+    if asked and any(override.startswith("sampling.labels") for override in options.overrides):
+        raise ConfigError(f"--label {options.label[0]} and sampling.labels: give one of them")
     spec = config.validate(Spec, config.merge([asked], options.overrides))
     model_uri, model_sha256 = open_model(options.model, options.model_sha256)
     load(model_uri).check_sampling(spec.sampling)
@@ -168,6 +173,8 @@ def training_text(given: str, model_uri: str, spec: Spec) -> TrainingText | None
         )
     if found is None:
         say("no training text at hand: no row is compared with it")
+    elif not found.is_all:
+        say("the model began with another's weights: rows are compared with the text of its last training alone")
     return found
 
 
@@ -215,8 +222,9 @@ def check_memory(rows: int, drop: Sequence[str], there: int) -> None:
 
 
 def machine_bytes() -> int:
-    """The memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """The memory of this machine, or of the container that this process is in."""
+    limits = [int(found) for path in MEMORY_LIMITS if path.exists() and (found := path.read_text().strip()).isdigit()]
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits])
 
 
 def report(summary: Summary, uri: str) -> None:

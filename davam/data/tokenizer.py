@@ -13,6 +13,7 @@ from davam.errors import ArtifactError, DataError
 
 PAD_ID, BOS_ID, EOS_ID, UNK_ID = 0, 1, 2, 3
 PAD, BOS, EOS, UNK = SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
+LEAST_BPE = 256 + len(SPECIALS)  # every byte is an entry
 
 # In text, the spelling of a control symbol is an ordinary word: a private stand-in keeps it from matching the symbol.
 _STAND_IN = {PAD: UNK, BOS: UNK, EOS: UNK}

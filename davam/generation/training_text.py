@@ -19,6 +19,12 @@ class TrainingText:
     store: Store
     manifest: Manifest
 
+    @property
+    def is_all(self) -> bool:
+        """Whether its model has seen no other text, as one has that began with another model's weights; then the text
+        has that model's tokenizer."""
+        return "tokenizer" not in self.manifest.inputs
+
     @cached_property
     def index(self) -> CopyIndex:
         """The training rows in searchable form, made once."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from davam.config import Frozen
-from davam.quality.copies import CopyIndex
+from davam.quality.copies import LONGEST, CopyIndex
 from davam.quality.personal import has_personal_data
 from davam.quality.text import Hashes
 
@@ -54,7 +54,7 @@ class Filters(Frozen):
         0.3, ge=0, le=1, description="a larger share of word pairs that came before in the text is `repetitive`"
     )
     max_copied_tokens: int = Field(
-        8, ge=1, description="a longer run of tokens from one training text is a `copied_run`"
+        8, ge=1, lt=LONGEST, description="a longer run of tokens from one training text is a `copied_run`"
     )
     unlikely_share: float = Field(
         0.05, ge=0, lt=1, description="the rows that cost the model most nats a token are `unlikely`"

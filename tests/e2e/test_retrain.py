@@ -9,6 +9,7 @@ import pytest
 
 from davam import api
 from davam.data import channel, fs, grammar
+from davam.generation.training_text import text_of
 from tests.programs import SMALL, killed, run, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -93,6 +94,9 @@ def test_a_week_of_retraining(tmp_path: Path) -> None:
     assert len([each for each in last if each.run == run_path]) <= 1
     begun = json.loads((store / run_path / "run.json").read_text())["recipe"]["warm_start"]
     assert begun == str(store / after[-1].run)
+    text = text_of(str(store / run_path))
+    assert text is not None
+    assert not text.is_all
     if again.returncode == 0:
         assert len(list((store / "runs").iterdir())) == 2
 

@@ -14,8 +14,9 @@ from davam.cli import main, print_lines
 from davam.data import grammar
 from davam.data.batches import Rows, take_slice
 from davam.data.schemas import SCHEMAS, check
+from davam.data.source import split_by_hash
 from davam.data.tokenizer import UNK_ID, TextTokenizer
-from davam.errors import ArtifactError, DataError
+from davam.errors import ArtifactError, ConfigError, DataError
 from davam.nn.choice import Choice
 from davam.sampling import GREEDY, Sampling
 
@@ -212,8 +213,31 @@ def test_a_folder_that_contradicts_itself(model: davam.TextModel, tmp_path: Path
 def test_too_little_text() -> None:
     with pytest.raises(DataError, match="training sentences for 32 codes: every code needs several"):
         davam.fit(TEXTS[:20], davam.load_recipe(["recommended", "tiny", "brief"], SMALL))
-    with pytest.raises(DataError, match="no text to train on: every text is blank"):
+    with pytest.raises(DataError, match="no text to train on: add text that is not blank"):
         davam.fit([" "])
+
+
+def test_the_words_are_those_of_the_training_rows() -> None:
+    shares = ["data.kind=files", "data.train=x", "data.valid_share=0.2", "data.test_share=0.1"]
+    recipe = davam.load_recipe(["lstm_lm"], ["stage_one.epochs=1", "model.hidden_dim=8", *shares])
+    texts = [f"word{i} of many" for i in range(60)]
+    model = davam.fit(texts, recipe)
+    split = {text: split_by_hash(text, 0.2, 0.1) for text in texts}
+    known = {text for text in texts if text.split()[0] in model.tokenizer.words()}
+    assert known == {text for text in texts if split[text] == "train"} != set(texts)
+
+
+def test_a_model_is_saved_in_a_folder(model: davam.TextModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"save\('s3://bucket/model'\): give a local folder, and copy it"):
+        model.save("s3://bucket/model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_is_not_there(model: davam.TextModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model.save(tmp_path)
+    assert main(["sample", "--model", str(tmp_path), "-n", "2", "--out", str(tmp_path / "no" / "such.parquet")]) == 1
+    assert "no/such.parquet" in capsys.readouterr().err
 
 
 def test_the_command_line(model: davam.TextModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,6 +169,14 @@ def exact_message(presets: list[str], overrides: list[str]) -> str:
         (["stage_one.clip_norm=.inf"], "stage_one.clip_norm=inf: input should be a finite number"),
         (["seed=9223372036854775808"], "seed=9223372036854775808: input should be less than 9223372036854775808"),
         (
+            ["tokenizer.kind=bpe", "tokenizer.min_count=2"],
+            "tokenizer: min_count=2 counts words, and a BPE has none; leave it out",
+        ),
+        (
+            ["tokenizer.kind=bpe", "tokenizer.vocab_size=100"],
+            "tokenizer: vocab_size=100: a byte-level BPE has 260 entries or more",
+        ),
+        (
             ["data.kind=file"],
             "data.kind='file': no such kind; did you mean files?; there are grammar, files",
         ),

@@ -6,7 +6,7 @@ import pytest
 
 from davam.errors import ConfigError
 from davam.generation.forecast import Machine, Probe, burden, forecast, machine, read_prices
-from pipelines.generate import check_memory, machine_bytes
+from pipelines.generate import check_memory, machine_bytes, order_of, parsed
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,3 +54,21 @@ def test_more_rows_than_memory_can_compare_are_refused_at_once() -> None:
         "and a --store for each"
     )
     assert machine_bytes() > 10**8
+
+
+def test_a_container_has_the_memory_of_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = machine_bytes()
+    limits = tuple(tmp_path / name for name in ("memory.max", "memory.limit_in_bytes", "nothing"))
+    limits[0].write_text("max\n")
+    limits[1].write_text(f"{2**63}\n")
+    monkeypatch.setattr("pipelines.generate.MEMORY_LIMITS", limits)
+    assert machine_bytes() >= whole
+    limits[0].write_text("8589\n")
+    assert machine_bytes() == 8589
+
+
+def test_labels_are_given_once() -> None:
+    for override in ("sampling.labels=balanced", "sampling.labels={anger: 1}", "sampling.labels.joy=1"):
+        options = parsed(["--model", "m", "--rows", "1", "--label", "joy", override])
+        with pytest.raises(ConfigError, match=r"--label joy and sampling\.labels: give one of them"):
+            order_of(options)

@@ -367,7 +367,10 @@ def run_line(line: str, exit_code: int, folder: Path) -> tuple[int, list[str]]:
     return done.returncode, (folder / "words").read_text().splitlines()
 
 
-RETRAIN = "pipelines/retrain.py --data s3://bucket/corpus --channel prod --store s3://bucket/davam --workers 4 --gpu"
+RETRAIN = (
+    "pipelines/retrain.py --preset recommended --data s3://bucket/corpus --channel prod --store s3://bucket/davam "
+    "--workers 4 --gpu"
+)
 
 
 @pytest.mark.parametrize("kind", ["RayCronJob", "CronJob"])

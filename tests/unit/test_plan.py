@@ -14,7 +14,7 @@ from davam.corpus import Corpus, corpus_of
 from davam.data import grammar
 from davam.data.artifacts import Store, write_table
 from davam.data.schemas import SCHEMAS
-from davam.errors import ConfigError
+from davam.errors import ConfigError, DataError
 from davam.plan.cost import Build, Cost, fitted
 from davam.plan.estimate import estimates, read_reference, sampling_probe, totals
 from davam.plan.runs import alike, builds_of
@@ -125,6 +125,14 @@ def test_rows_of_parquet_are_counted_by_itself(tmp_path: Path) -> None:
     corpus = corpus_of(files(f"data.train={tmp_path}/a.parquet", "data.valid_share=0", "data.test_share=0"))
     assert corpus.rows["train"] == 321
     assert corpus.tokens_per_row == 3
+
+
+def test_an_empty_file_is_no_corpus(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: no rows, here or in the corpus's other files; add text"):
+        corpus_of(files(f"data.train={tmp_path}/*.parquet"))
+    pq.write_table(pa.table({"text": ["two words"] * 321}), tmp_path / "b.parquet")
+    assert sum(corpus_of(files(f"data.train={tmp_path}/*.parquet")).rows.values()) == pytest.approx(321)
 
 
 def test_runs_are_alike_whatever_their_text_and_length() -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 import davam
+from davam.data.artifacts import Manifest, Store
 from davam.data.source import Columns
 from davam.errors import ArtifactError, ConfigError, DataError
 from davam.generation.spec import Variation
-from davam.generation.training_text import text_at, text_of
+from davam.generation.training_text import TrainingText, text_at, text_of
 from davam.recipe import load_recipe
 from pipelines import samples, tokens
 from pipelines.vary import check_request
@@ -62,3 +63,9 @@ def test_recipes_without_labels_name_their_stages_as_before_there_were_any() -> 
     )
     assert tokens.uses(asked)["data"]["label_column"] == "category"
     assert samples.uses(asked)["samples"]["sampling"]["labels"] == "balanced"
+
+
+@pytest.mark.parametrize(("source", "is_all"), [("text", True), ("tokenizer", False)])
+def test_text_of_a_warm_start_is_not_all_that_its_model_has_seen(source: str, is_all: bool) -> None:
+    manifest = Manifest("tokens", "f" * 64, 1, "a", "", {}, {source: "b" * 64}, (), {}, {}, {})
+    assert TrainingText(Store("/nowhere"), manifest).is_all is is_all
