@@ -12,20 +12,22 @@ from davam.data.batches import Rows, plan_in_order, take_slice, to_device
 from davam.data.tokenizer import UNK_ID, TextTokenizer
 from davam.errors import DataError
 from davam.evaluate.judge import Costs, weights_digest
+from davam.families.lstm_lm import LanguageModel
 from davam.families.text import TextFamily
 
 FAMILY_ROWS = 64
 
 
 class FamilyJudge:
-    """A model of this project with an exact likelihood. A text's tokens are those of its tokenizer; its end is not
+    """A language model of this project. A text's tokens are those of its tokenizer; its end is not
     judged, as it is not by the paper's judge."""
 
     def __init__(self, core: TextFamily, tokenizer: TextTokenizer) -> None:
-        if not core.exact or core.has_codes or core.labels:
+        # An exact likelihood is not enough: a family with codes has it of a text with its end, which is not judged.
+        if not isinstance(core, LanguageModel) or core.labels:
             raise DataError(
-                f"a {core.kind}{' with labels' * bool(core.labels)} is no judge: it has no exact likelihood of a text "
-                "alone; give an LSTM language model without labels"
+                f"a {core.kind}{' with labels' * bool(core.labels)} is no judge: it has no exact likelihood of words "
+                "alone; give a language model without labels"
             )
         self.core = core
         self.tokenizer = tokenizer

@@ -205,7 +205,8 @@ class Recipe(Frozen):
                 raise ValueError(f"{name}: required for model.kind={kind}, whose codes a prior must learn")
             if not self.has_codes and block is not None:
                 raise ValueError(f"{name}: model.kind={kind} has no codes that a prior could learn; set {name}=null")
-        for name, training in (("stage_one", self.stage_one), ("pretraining", self.pretraining)):
+        for name in TRAININGS:
+            training = getattr(self, name)
             if training and training.encoder_updates == "aggressive" and kind != "vae":
                 raise ValueError(f"{name}.encoder_updates=aggressive: for model.kind=vae, not for {kind}")
         if self.pretraining is not None and not isinstance(self.model, VaeConfig):

@@ -220,7 +220,7 @@ def language_model_recipe(presets: str, recipe: Recipe) -> Recipe:
     }
     found = config.validate(Recipe, config.merge([*map(config.read_preset, presets.split(",")), given], []))
     if found.model.kind != LSTM_LM:
-        raise ConfigError(f"--lm {presets}: a {found.model.kind} has no exact likelihood; give {LSTM_LM} and layers")
+        raise ConfigError(f"--lm {presets}: a {found.model.kind} does not measure text here; give {LSTM_LM} and layers")
     return found
 
 

@@ -59,7 +59,8 @@ def exact_ppl(model: TextFamily, rows: Rows) -> float:
     """exp(total nats / tokens) of the rows under a model with an exact likelihood."""
     nats = 0.0
     for places in plan_in_order(rows.lengths, SCORE_ROWS):
-        nats += float(model.row_scores(take_slice(rows, places), None).rec_B.double().sum())
+        scores = model.row_scores(take_slice(rows, places), None)
+        nats += float((scores.rec_B + scores.kl_B).double().sum())
     return metrics.ppl_bound(nats, 0.0, int(rows.lengths.sum()))
 
 

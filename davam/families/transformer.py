@@ -47,6 +47,10 @@ class TransformerParts(Frozen):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "TransformerParts":
+        if self.encoder == "bilstm" and self.hidden_dim % 2:
+            raise ValueError(
+                f"hidden_dim={self.hidden_dim}: encoder=bilstm has half of it in each direction; give an even one"
+            )
         if self.transformer is None:
             return self
         if "transformer" not in (self.encoder, self.attention):

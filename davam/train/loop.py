@@ -4,6 +4,7 @@ It knows neither Ray nor paths. `hooks.report` gets a dictionary for the progres
 state. Each epoch's batches come from the plan, so a resumed run repeats the unbroken one exactly.
 """
 
+import math
 import operator
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from davam.data.batches import Indices, plan_epoch, plan_in_order, row_noise
+from davam.errors import TrainingError
 from davam.families.base import Clock, Trainable, Workers
 from davam.nn.noise import Stream, generator
 from davam.train import comm
@@ -42,9 +44,11 @@ class Hooks:
 def train(job: Job, optimizer: torch.optim.Optimizer, state: TrainState, hooks: Hooks) -> TrainState:
     """Trains from the given state to the end; the module then holds the weights of the best epoch.
 
-    Raises TrainingError when a loss or gradient is not finite.
+    Raises TrainingError when a gradient or the validation's objective is not finite.
     """
     group = comm.workers()
+    if group.rank:  # a state that was saved holds what all workers had summed
+        state.epoch_sums = dict.fromkeys(state.epoch_sums, 0.0)
     while not state.finished:
         plan = plan_epoch(job.train.lengths, job.seed, state.epoch, job.config.batch_rows)
         _run_epoch(job, optimizer, state, hooks, plan, group)
@@ -112,6 +116,9 @@ def _run_epoch(
                 }
             )
             if state.step < len(plan) and _must_save(hooks, job.device):
+                # Rank 0's state is saved for all, so it gets all that was summed, and the others begin at nothing.
+                sums = _over_workers(state.epoch_sums, job.device, group)
+                state.epoch_sums = sums if group.rank == 0 else dict.fromkeys(sums, 0.0)
                 hooks.save(state, job.module, optimizer)
 
 
@@ -129,9 +136,7 @@ def _close_epoch(
     valid = evaluate(job, state.epoch, group)
     state.beside_s += time.monotonic() - began
     loss = valid[job.module.objective]
-    names = list(state.epoch_sums)
-    packed = torch.tensor([state.epoch_sums[name] for name in names], dtype=torch.float64, device=job.device)
-    trained = dict(zip(names, group.all_reduce(packed).tolist(), strict=True))
+    trained = _over_workers(state.epoch_sums, job.device, group)
     record = {"epoch": float(state.epoch + 1)}
     record |= {f"train/{name}": value / trained["rows"] for name, value in trained.items() if name != "rows"}
     record |= {f"valid/{name}": value for name, value in valid.items()}
@@ -143,6 +148,11 @@ def _close_epoch(
         state.lagging = comm.on_rank_zero(partial(operator.ge, information_nats, state.information_nats), job.device)
         state.information_nats = information_nats
     if job.module.selectable(state.epoch):
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"training diverged in epoch {state.epoch + 1}: the validation rows' {job.module.objective} is {loss}; "
+                "lower the optimizer's lr, or look at these rows"
+            )
         if loss < state.best_objective:
             state.best_objective, state.best_epoch = loss, state.epoch
             state.best_weights = {name: value.detach().cpu().clone() for name, value in job.module.state_dict().items()}
@@ -159,6 +169,11 @@ def _close_epoch(
         }
     )
     hooks.save(state, job.module, optimizer)
+
+
+def _over_workers(sums: dict[str, float], device: torch.device, group: Workers) -> dict[str, float]:
+    packed = torch.tensor(list(sums.values()), dtype=torch.float64, device=device)
+    return dict(zip(sums, group.all_reduce(packed).tolist(), strict=True))
 
 
 def _time_is_up(job: Job, state: TrainState) -> bool:

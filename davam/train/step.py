@@ -66,7 +66,7 @@ def optimizer_step(
     norm = nn.utils.clip_grad_norm_(job.module.parameters(), job.config.clip_norm)
     if not math.isfinite(norm.item()):
         raise TrainingError(
-            f"training diverged at epoch {clock.epoch}, step {clock.step}: the gradient norm is {norm.item()}; "
+            f"training diverged in epoch {clock.epoch + 1}, step {clock.step + 1}: the gradient norm is {norm.item()}; "
             f"rows {batch.ids[:5]}...; lower the optimizer's lr, or look at these rows"
         )
     for name, parameter in job.module.named_parameters():

@@ -1,5 +1,6 @@
 """Two data-parallel workers equal one worker on the concatenated batch: loss, weights and codebook."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from davam.families.base import Trainable
 from davam.families.prior import PriorTraining
 from davam.nn.priors import LstmPriorConfig, build_prior
 from davam.recipe import Sgd, TrainConfig
-from davam.train.loop import train
+from davam.train.comm import workers
+from davam.train.loop import Hooks, train
 from davam.train.optim import build_optimizer
+from davam.train.state import FILE_NAME, TrainState, load_state, save_state
 from davam.train.step import Job
 from tests.small import CODES, VOCAB, WIDEST, adamw, fresh, quiet, random_rows, sgd, small_davam
 
@@ -112,11 +115,41 @@ CASES = {
 }
 
 
+class Stopped(Exception):
+    """Ends a training at its first checkpoint within an epoch."""
+
+
+def resumed(folder: Path, parallel: bool) -> list[dict[str, float]]:
+    """The history of a language model's training that was stopped in the midst of an epoch and gone on with."""
+
+    def save(state: TrainState, module: Trainable, optimizer: torch.optim.Optimizer) -> None:
+        if state.step:
+            if workers().rank == 0:
+                save_state(folder, state, module, optimizer)
+            raise Stopped
+
+    config, rows, valid = sgd(2, 2), random_rows(45, 0), random_rows(9, 1)
+    for hooks in (Hooks(lambda values: None, save, due=lambda: True), quiet()):
+        module = build("lstm_lm")
+        call = DistributedDataParallel(module) if parallel else module
+        job, optimizer = Job(module, call, rows, valid, config, seed=3), build_optimizer(module, config)
+        saved = (folder / FILE_NAME).exists()
+        state = load_state(folder, module, optimizer) if saved else fresh()
+        with contextlib.suppress(Stopped):
+            train(job, optimizer, state, hooks)
+        if parallel:
+            torch.distributed.barrier()
+    return state.history
+
+
 def worker(rank: int, folder: str) -> None:
     """One of two processes: every case, one after the other."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/sync", rank=rank, world_size=2)
     for name, (stage, config) in CASES.items():
         torch.save(trained(stage, config, parallel=True), f"{folder}/{name}-{rank}.pt")
+    state = Path(folder, "state")
+    state.mkdir(exist_ok=True)
+    torch.save(resumed(state, parallel=True), f"{folder}/resumed-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -138,3 +171,11 @@ def test_two_workers_equal_one(together: Path, name: str) -> None:
     for ours, theirs in zip(history, alone_history, strict=True):
         # The KL of a categorical posterior is a small difference of large terms.
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-3)
+
+
+def test_a_resumed_training_of_two_workers_has_the_unbroken_history(together: Path) -> None:
+    unbroken = trained("lstm_lm", sgd(2, 2), parallel=False)[1]
+    for rank in (0, 1):
+        history = torch.load(together / f"resumed-{rank}.pt", weights_only=True)
+        for ours, theirs in zip(history, unbroken, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4)

@@ -517,7 +517,7 @@ def options(*given: str) -> argparse.Namespace:
             "--causal-lm no/such: no model here (no config.json); give the local folder of a Hugging Face causal "
             "language model, or leave it out",
         ),
-        (["--lm", "vae"], "--lm vae: a vae has no exact likelihood; give lstm_lm and layers"),
+        (["--lm", "vae"], "--lm vae: a vae does not measure text here; give lstm_lm and layers"),
         (["--preset", "lstm_lm,tiny"], "model.kind=lstm_lm: that is the rival of every other model; choose another"),
     ],
 )

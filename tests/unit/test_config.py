@@ -38,6 +38,12 @@ def test_every_layer_goes_with_the_vae(layer: str) -> None:
             "pretraining={epochs: 1, optimizer: {kind: adamw}}",
             "pretraining: for model.kind=vae, not for lstm_lm; set pretraining=null",
         ),
+        (
+            "recommended",
+            "stage_two.encoder_updates=aggressive",
+            "stage_two.encoder_updates=aggressive: for model.kind=vae, not for davam",
+        ),
+        ("abstract", "model.hidden_dim=129", "model: hidden_dim=129: encoder=bilstm has half of it in each direction"),
     ],
 )
 def test_options_of_another_family_are_refused_by_name(method: str, override: str, message: str) -> None:

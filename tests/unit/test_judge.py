@@ -13,6 +13,7 @@ from transformers import CTRLTokenizer, GPT2Config, GPT2LMHeadModel
 from davam.data.tokenizer import BOS_ID, EOS_ID, UNK_ID, TextTokenizer
 from davam.errors import ArtifactError, DataError
 from davam.evaluate.judge import CausalLmJudge, Costs, Fluency, fluency, load_causal_lm
+from davam.families.davam_class import DavamClass, DavamClassConfig
 from davam.families.lstm_lm import LstmLm, LstmLmConfig
 from davam.families.vae import Vae, VaeConfig
 from davam.judging import FamilyJudge
@@ -176,8 +177,11 @@ class TestFamilyJudge:
 
     def test_only_an_exact_likelihood_judges(self, judge: FamilyJudge) -> None:
         vae = Vae(VaeConfig(embed_dim=8, hidden_dim=8, latent_dim=2), judge.tokenizer.vocab_size, 20)
-        with pytest.raises(DataError, match=r"^a vae is no judge: it has no exact likelihood of a text alone; give"):
+        with pytest.raises(DataError, match=r"^a vae is no judge: it has no exact likelihood of words alone; give"):
             FamilyJudge(vae, judge.tokenizer)
+        coded = DavamClass(DavamClassConfig(embed_dim=8, hidden_dim=8, codebook_size=4), 12, 20)
+        with pytest.raises(DataError, match=r"^a davam_class is no judge"):
+            FamilyJudge(coded, judge.tokenizer)
         labelled = LstmLm(LstmLmConfig(embed_dim=8, hidden_dim=8), judge.tokenizer.vocab_size, 20, labels=2)
         with pytest.raises(DataError, match=r"^a lstm_lm with labels is no judge"):
             FamilyJudge(labelled, judge.tokenizer)
