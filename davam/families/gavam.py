@@ -7,6 +7,7 @@ Legend: B rows, T latents, D latent dim.
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from davam.families.vae_attn import GaussianSequenceConfig, VaeAttn
@@ -20,6 +21,14 @@ class GavamConfig(GaussianSequenceConfig):
 
     kind: Literal["gavam"] = "gavam"
     prior: PixelCnnConfig = PixelCnnConfig()
+
+    @model_validator(mode="after")
+    def _without_dropout(self) -> "GavamConfig":
+        if self.prior.dropout:
+            raise ValueError(
+                f"prior.dropout={self.prior.dropout}: the prior over Gaussian latents has none; leave it out"
+            )
+        return self
 
 
 class Gavam(VaeAttn):

@@ -43,6 +43,7 @@ def test_every_layer_goes_with_the_vae(layer: str) -> None:
             "stage_two.encoder_updates=aggressive",
             "stage_two.encoder_updates=aggressive: for model.kind=vae, not for davam",
         ),
+        ("gavam", "model.prior.dropout=0.5", "model: prior.dropout=0.5: the prior over Gaussian latents has none"),
         ("abstract", "model.hidden_dim=129", "model: hidden_dim=129: encoder=bilstm has half of it in each direction"),
     ],
 )
