@@ -136,7 +136,7 @@ def test_every_code_gets_a_word_and_no_more_words_move_than_must() -> None:
 
 
 def test_codes_stand_still_after_their_epochs_and_the_decoder_learns_on() -> None:
-    texts = grammar.sample_sentences(300, seed=12)
+    texts = grammar.sample_sentences(1000, seed=12)
     changes = ["model.embed_dim=16", "model.hidden_dim=32", "model.codebook_size=16", "model.code_dim=8"]
     changes += ["stage_one.batch_rows=32", "stage_one.optimizer.lr=0.01", "stage_two.epochs=1"]
     model = davam.fit(texts, davam.load_recipe(["davam_exact", "tiny"], [*changes, "stage_one.epochs=4"]))
